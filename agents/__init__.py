@@ -1,0 +1,1 @@
+"""The agents: one file each, holding the networks and the losses of a paper."""

@@ -1,0 +1,1 @@
+"""Recipes: YAML files, one folder per method."""

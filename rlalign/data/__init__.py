@@ -1,0 +1,1 @@
+"""Datasets: D4RL, Minari and locally collected ones."""
