@@ -1,0 +1,141 @@
+"""Find a recipe by name or path, apply `base:` and overrides, and check the result."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rlalign.errors import RecipeError
+from rlalign.recipe.messages import Origins, sentence, suggestion
+from rlalign.recipe.schema import Recipe
+from rlalign.recipe.yaml_files import parse_value, read_yaml, write_yaml
+
+# A document's kind is told by the key that names what is trained.
+KINDS: Mapping[str, type[Recipe]] = {"agent": Recipe}
+COMMAND_LINE = "the command line"
+
+
+def shipped_recipes() -> Path:
+    """The folder of the recipes that come with rlalign."""
+    return Path(str(importlib.resources.files("rlalign.recipes")))
+
+
+def list_recipes() -> list[str]:
+    """Names of all shipped recipes, sorted; files that start with `_` are only bases."""
+    folder = shipped_recipes()
+    paths = (path.relative_to(folder) for path in folder.rglob("*.yaml"))
+    return sorted(
+        path.with_suffix("").as_posix() for path in paths if not path.name.startswith("_")
+    )
+
+
+def recipe_path(name_or_path: str | Path) -> Path:
+    """The file of a shipped recipe ("iql/hopper-medium-v2") or of a path.
+
+    Raises `RecipeError` with the nearest names when there is neither.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if path.suffix not in (".yaml", ".yml"):
+        shipped = shipped_recipes() / f"{name_or_path}.yaml"
+        if not path.is_absolute() and ".." not in path.parts and shipped.is_file():
+            return shipped
+        if (path / "recipe.yaml").is_file():
+            return path / "recipe.yaml"
+    names = list_recipes()
+    near = difflib.get_close_matches(path.with_suffix("").as_posix(), names, n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; see `rlalign recipes`"
+    raise RecipeError(f"{name_or_path}: neither a recipe file nor a shipped recipe{hint}")
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply its `base:` files and `key=value` overrides, and check it.
+
+    `overrides` are dotted keys with YAML values: `["offline.steps=1e5", "settings.discount=0.9"]`.
+    A path may also be a run directory. Raises `RecipeError`.
+    """
+    path = recipe_path(name_or_path)
+    origins: Origins = {}
+    document = _read_with_bases(path, origins, ())
+    for override in overrides:
+        _apply(document, override, origins)
+    return _validate(document, str(path), origins)
+
+
+def parse_recipe(document: Mapping[str, Any], source: str = "recipe") -> Recipe:
+    """Check a recipe that is already a mapping; raises `RecipeError` naming `source`."""
+    return _validate(dict(document), source, {})
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML with every default written out."""
+    return write_yaml(recipe.to_dict())
+
+
+def _validate(document: dict[str, Any], source: str, origins: Origins) -> Recipe:
+    kind = next((KINDS[key] for key in KINDS if key in document), Recipe)
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        raise RecipeError(sentence(error, kind, source, origins)) from None
+
+
+def _read_with_bases(path: Path, origins: Origins, chain: tuple[Path, ...]) -> dict[str, Any]:
+    resolved = path.resolve()
+    if resolved in chain:
+        names = " -> ".join(one.name for one in (*chain, resolved))
+        raise RecipeError(f"{path}: `base:` goes round in a circle ({names})")
+    document = read_yaml(path)
+    base = document.pop("base", None)
+    if base is None:
+        merged: dict[str, Any] = {}
+    elif not isinstance(base, str):
+        raise RecipeError(f"{path}: `base` must be a file name, got {base!r}")
+    elif not (path.parent / base).is_file():
+        raise RecipeError(f"{path}: its base {base!r} does not exist beside it")
+    else:
+        merged = _read_with_bases(path.parent / base, origins, (*chain, resolved))
+    _merge(merged, document, str(path), origins, ())
+    return merged
+
+
+def _merge(
+    into: dict[str, Any],
+    update: Mapping[str, Any],
+    source: str,
+    origins: Origins,
+    prefix: tuple[str, ...],
+) -> None:
+    """Deep merge: mappings key by key, everything else is replaced."""
+    for key, value in update.items():
+        here = (*prefix, str(key))
+        if isinstance(value, Mapping):
+            below = into.get(key)
+            merged = dict(below) if isinstance(below, Mapping) else {}
+            _merge(merged, value, source, origins, here)
+            into[key] = merged
+        else:
+            into[key] = value
+        origins[here] = source
+
+
+def _apply(document: dict[str, Any], override: str, origins: Origins) -> None:
+    key, separator, text = override.partition("=")
+    parts = tuple(part.strip() for part in key.split("."))
+    if not separator or not all(parts):
+        hint = suggestion(key, list(Recipe.model_fields))
+        raise RecipeError(f"override {override!r} is not of the form key=value{hint}")
+    try:
+        value = parse_value(text)
+    except ValueError as error:
+        raise RecipeError(f"override {override!r}: the value is not valid YAML, {error}") from None
+    nested: Any = value
+    for part in reversed(parts):
+        nested = {part: nested}
+    _merge(document, nested, COMMAND_LINE, origins, ())

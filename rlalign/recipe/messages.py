@@ -1,0 +1,108 @@
+"""One sentence for a recipe that does not fit: where it is written, the key, what was expected."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+Origins = dict[tuple[str, ...], str]
+"""Which file (or the command line) wrote a key last."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'steps'?` or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def sentence(error: ValidationError, model: type[BaseModel], source: str, origins: Origins) -> str:
+    """The first of the errors as one sentence that names file, key, value and expectation."""
+    details = error.errors(include_url=False)
+    # An unknown key usually explains a missing one, so it is told first.
+    first = min(details, key=lambda one: one["type"] != "extra_forbidden")
+    location = tuple(str(part) for part in first["loc"])
+    where = _origin(location, origins) or source
+    if not location:
+        return f"{where}: the recipe {_reason(first)}"
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown key {'.'.join(location)!r}{_hint(location, model)}"
+    key = ".".join(location)
+    if first["type"] == "missing":
+        return f"{where}: the key {key!r} is missing"
+    return f"{where}: {key} must be {_expectation(first)}, got {first['input']!r}"
+
+
+def _origin(location: Sequence[str], origins: Origins) -> str | None:
+    for length in range(len(location), 0, -1):
+        found = origins.get(tuple(location[:length]))
+        if found is not None:
+            return found
+    return None
+
+
+def _reason(error: ErrorDetails) -> str:
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _expectation(error: ErrorDetails) -> str:
+    """What was expected, as the end of 'KEY must be ...'."""
+    context: dict[str, Any] = error.get("ctx", {})
+    plain = {
+        "greater_than_equal": "at least {ge:g}",
+        "less_than_equal": "at most {le:g}",
+        "finite_number": "a finite number",
+        "string_type": "text",
+        "bool_type": "true or false",
+        "dict_type": "a mapping of names to values",
+        "model_type": "a mapping of keys to values",
+        "string_too_short": "a name",
+        "string_pattern_mismatch": "'cpu', 'cuda' or 'cuda:N'",
+        "literal_error": "{expected}",
+    }
+    if error["type"] in plain:
+        return plain[error["type"]].format(**context)
+    return _reason(error).removeprefix("expected ")
+
+
+def _hint(location: Sequence[str], model: type[BaseModel]) -> str:
+    """The nearest name beside the unknown key, else the same name in another section."""
+    fields = list(_fields_at(location[:-1], model))
+    near = suggestion(location[-1], fields)
+    if near:
+        return near
+    elsewhere = [name for name in _dotted(model) if name.split(".")[-1] == location[-1]]
+    if elsewhere:
+        return f"; did you mean {' or '.join(map(repr, elsewhere))}?"
+    if len(location) == 1:
+        return (
+            f"; known keys are {', '.join(fields)} "
+            f"(an agent's settings are written settings.{location[0]})"
+        )
+    return f"; known keys are {', '.join(fields)}"
+
+
+def _fields_at(path: Sequence[str], model: type[BaseModel]) -> Iterable[str]:
+    for part in path:
+        section = _section(model, part)
+        if section is None:
+            return ()
+        model = section
+    return model.model_fields
+
+
+def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    field = model.model_fields.get(name)
+    kind = field.annotation if field is not None else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _dotted(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    for name in model.model_fields:
+        yield prefix + name
+        section = _section(model, name)
+        if section is not None:
+            yield from _dotted(section, f"{prefix}{name}.")

@@ -1,0 +1,154 @@
+"""What a recipe may say: one frozen pydantic model a section, unknown keys refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    model_validator,
+)
+
+
+def _whole_number(value: Any) -> Any:
+    """Accept 1000000 and 1e6, refuse "1000000", true and 1.5."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("expected a whole number")
+    return value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("expected a number")
+    return value
+
+
+def _scale(value: Any) -> Any:
+    if value == "return_range":
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("expected a number or 'return_range'")
+    return float(value)
+
+
+Count = Annotated[int, BeforeValidator(_whole_number), Field(ge=0)]
+Positive = Annotated[int, BeforeValidator(_whole_number), Field(ge=1)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_number), Field(ge=0.0, le=1.0)]
+Device = Annotated[StrictStr, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
+Name = Annotated[StrictStr, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and a key that does not exist is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RewardTransform(Section):
+    """Rewards as the agent sees them: `scale * reward + shift`, offline and online alike."""
+
+    scale: Annotated[float | Literal["return_range"], BeforeValidator(_scale)] = Field(
+        default=1.0,
+        union_mode="left_to_right",
+        description="a number, or 'return_range': 1000 / (best - worst episode return of the data)",
+    )
+    shift: Number = Field(default=0.0, description="added after scaling (AntMaze: -1)")
+
+
+class Offline(Section):
+    """The phase that learns from the dataset alone."""
+
+    steps: Count = Field(default=0, description="gradient updates")
+    observation_normalization: Literal["none", "standard"] = Field(
+        default="none", description="'standard': by the dataset's mean and deviation"
+    )
+    reward: RewardTransform = RewardTransform()
+
+
+class Online(Section):
+    """The phase that acts in the environment."""
+
+    steps: Count = Field(default=0, description="environment steps")
+    environments: Positive = Field(default=1, description="sub-environments stepped together")
+    updates_per_step: Positive = Field(default=1, description="updates per environment step")
+    warmup_steps: Count = Field(default=0, description="steps with random actions, no updates")
+    replay: Literal["union", "online", "mixture"] = Field(
+        default="union",
+        description="'union': dataset and new transitions in one buffer; 'online': new ones only; "
+        "'mixture': a fixed share of each batch from the dataset",
+    )
+    offline_fraction: Share = Field(default=0.5, description="share of the dataset in a mixture")
+    buffer_size: Positive = Field(default=1_000_000, description="new transitions kept")
+
+
+class Evaluation(Section):
+    """Episodes with the deterministic policy on separate environments."""
+
+    episodes: Positive = Field(default=10, description="episodes per evaluation")
+    every: Positive = Field(
+        default=5_000, description="updates (offline), environment steps (online)"
+    )
+    environments: Positive = Field(default=1, description="sub-environments stepped together")
+
+
+class Checkpointing(Section):
+    """How often the whole state is saved."""
+
+    every: Positive = Field(
+        default=10_000, description="updates (offline), environment steps (online)"
+    )
+    keep: Positive = Field(default=2, description="checkpoints kept")
+
+
+class Logging(Section):
+    """Where metrics go; `metrics.jsonl` is always written."""
+
+    every: Positive = Field(default=1_000, description="updates or environment steps")
+    tensorboard: StrictBool = True
+    wandb: StrictBool = False
+    trackio: StrictBool = False
+
+
+class Recipe(Section):
+    """A whole run of one agent, offline, online, or one after the other.
+
+    Raises `pydantic.ValidationError`; `load_recipe` and `parse_recipe` turn it into one sentence.
+    """
+
+    agent: Name = Field(description="an agent of rlalign.agents, for example 'iql'")
+    environment: Name | None = Field(default=None, description="default: the dataset's")
+    dataset: Name | None = Field(default=None, description="null for purely online runs")
+    seed: Count = 0
+    device: Device = "cpu"
+    settings: dict[str, Any] = Field(default_factory=dict, description="the agent's settings")
+    offline: Offline = Offline()
+    online: Online = Online()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpointing = Checkpointing()
+    logging: Logging = Logging()
+
+    @model_validator(mode="after")
+    def _sections_fit_together(self) -> Self:
+        if self.environment is None and self.dataset is None:
+            raise ValueError("names neither a dataset nor an environment")
+        if self.offline.steps and self.dataset is None:
+            raise ValueError("has offline.steps but no dataset")
+        if not self.offline.steps and not self.online.steps:
+            raise ValueError("trains nothing: offline.steps and online.steps are both 0")
+        if self.online.steps and self.online.replay == "mixture" and self.dataset is None:
+            raise ValueError("has online.replay 'mixture' but no dataset to mix in")
+        if self.offline.reward.scale == "return_range" and self.dataset is None:
+            raise ValueError("has offline.reward.scale 'return_range' but no dataset to take it of")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe with every default written out, as plain JSON and YAML types."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,193 @@
+"""Recipes: names, bases, overrides, and one clear sentence for each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlalign.errors import RecipeError
+from rlalign.recipe import Recipe, dump_recipe, list_recipes, load_recipe, parse_recipe, recipe_path
+
+SMALL = """\
+agent: iql
+dataset: local/hopper-medium-v0
+offline: {steps: 1e3, reward: {scale: return_range, shift: -1}}
+settings: {expectile: 0.7, hidden: [256, 256]}
+"""
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def failure(path: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, list(overrides))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_recipe_reads_scientific_notation_and_fills_defaults(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, "a.yaml", SMALL))
+    assert recipe.offline.steps == 1000
+    assert isinstance(recipe.offline.steps, int)
+    assert recipe.offline.reward.scale == "return_range"
+    assert recipe.offline.reward.shift == -1.0
+    assert recipe.online.steps == 0
+    assert recipe.evaluation.episodes == 10
+
+
+def test_learning_rate_without_a_dot_is_a_number(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, "a.yaml", SMALL), ["settings.learning_rate=3e-4"])
+    assert recipe.settings["learning_rate"] == 3e-4
+
+
+def test_dumped_recipe_loads_to_the_same_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, "a.yaml", SMALL), ["seed=7", "online.steps=5"])
+    again = load_recipe(write(tmp_path, "b.yaml", dump_recipe(recipe)))
+    assert again == recipe
+    assert again.seed == 7
+
+
+def test_overrides_have_yaml_types_and_dotted_keys(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", SMALL)
+    recipe = load_recipe(
+        path,
+        ["settings.expectile=0.9", "online.steps=10", "logging.wandb=true", "settings.name='1'"],
+    )
+    assert recipe.settings == {"expectile": 0.9, "hidden": [256, 256], "name": "1"}
+    assert recipe.online.steps == 10
+    assert recipe.logging.wandb is True
+
+
+def test_base_is_merged_key_by_key_and_the_nearest_file_wins(tmp_path: Path) -> None:
+    write(tmp_path, "_root.yaml", SMALL + "seed: 1\n")
+    write(tmp_path, "_middle.yaml", "base: _root.yaml\noffline: {reward: {shift: 2}}\nseed: 2\n")
+    path = write(tmp_path, "leaf.yaml", "base: _middle.yaml\nsettings: {expectile: 0.9}\n")
+    recipe = load_recipe(path)
+    assert recipe.offline.reward.scale == "return_range"
+    assert recipe.offline.reward.shift == 2.0
+    assert recipe.settings == {"expectile": 0.9, "hidden": [256, 256]}
+    assert recipe.seed == 2
+
+
+def test_circle_of_bases_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", "base: b.yaml\n")
+    write(tmp_path, "b.yaml", "base: a.yaml\n")
+    assert "a.yaml -> b.yaml -> a.yaml" in failure(tmp_path / "a.yaml")
+
+
+def test_missing_base_is_named(tmp_path: Path) -> None:
+    message = failure(write(tmp_path, "a.yaml", "base: nowhere.yaml\n" + SMALL))
+    assert "a.yaml" in message
+    assert "nowhere.yaml" in message
+
+
+def test_mistake_in_a_base_names_the_base(tmp_path: Path) -> None:
+    write(tmp_path, "_root.yaml", SMALL + "evaluation: {episode: 3}\n")
+    message = failure(write(tmp_path, "leaf.yaml", "base: _root.yaml\n"))
+    assert "_root.yaml: unknown key 'evaluation.episode'; did you mean 'episodes'?" in message
+
+
+def test_mistake_on_the_command_line_names_the_command_line(tmp_path: Path) -> None:
+    message = failure(write(tmp_path, "a.yaml", SMALL), "offline.stepz=4")
+    assert message == "the command line: unknown key 'offline.stepz'; did you mean 'steps'?"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("agnet=sac", "did you mean 'agent'?"),
+        ("steps=4", "did you mean 'offline.steps' or 'online.steps'?"),
+        ("expectile=0.9", "settings.expectile"),
+        ("offline.steps=-1", "offline.steps must be at least 0, got -1"),
+        ("offline.steps=1.5", "offline.steps must be a whole number, got 1.5"),
+        ("offline.steps=many", "offline.steps must be a whole number, got 'many'"),
+        ("offline.steps=true", "offline.steps must be a whole number, got True"),
+        ("offline=3", "offline must be a mapping of keys to values, got 3"),
+        ("seed.x=3", "seed must be a whole number, got {'x': 3}"),
+        ("settings=3", "settings must be a mapping of names to values, got 3"),
+        ("offline.reward.scale=big", "must be a number or 'return_range', got 'big'"),
+        ("offline.reward.shift=.nan", "offline.reward.shift must be a finite number"),
+        ("online.replay=both", "online.replay must be 'union', 'online' or 'mixture', got 'both'"),
+        ("online.offline_fraction=1.5", "online.offline_fraction must be at most 1, got 1.5"),
+        ("logging.wandb=1", "logging.wandb must be true or false, got 1"),
+        ("agent=3", "agent must be text, got 3"),
+        ("device=tpu", "device must be 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
+        ("evaluation.every=0", "evaluation.every must be at least 1, got 0"),
+        ("dataset=", "names neither a dataset nor an environment"),
+        ("offline.steps=0", "trains nothing"),
+        ("seed", "override 'seed' is not of the form key=value"),
+        ("=3", "override '=3' is not of the form key=value"),
+        ("offline..steps=3", "is not of the form key=value"),
+        ("settings.hidden=[1,", "the value is not valid YAML"),
+    ],
+)
+def test_wrong_override_is_one_sentence(tmp_path: Path, override: str, expected: str) -> None:
+    assert expected in failure(write(tmp_path, "a.yaml", SMALL), override)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "found nothing"),
+        ("- 1\n", "found list"),
+        ("agent: [iql\n", "line 2"),
+        ("agent: iql\nagent: sac\n", "line 2: key 'agent' is written twice"),
+        ("1: iql\n", "key 1 is not text"),
+        ("dataset: x\noffline: {steps: 1}\n", "the key 'agent' is missing"),
+        ("agent: iql\nbase: 3\n", "`base` must be a file name, got 3"),
+    ],
+)
+def test_wrong_file_is_one_sentence(tmp_path: Path, text: str, expected: str) -> None:
+    message = failure(write(tmp_path, "wrong.yaml", text))
+    assert "wrong.yaml" in message
+    assert expected in message
+
+
+def test_offline_steps_need_a_dataset() -> None:
+    with pytest.raises(RecipeError, match="but no dataset"):
+        parse_recipe({"agent": "sac", "environment": "Hopper-v5", "offline": {"steps": 5}})
+
+
+def test_mixture_needs_a_dataset() -> None:
+    online = {"steps": 5, "replay": "mixture"}
+    with pytest.raises(RecipeError, match="no dataset to mix in"):
+        parse_recipe({"agent": "sac", "environment": "Hopper-v5", "online": online})
+
+
+def test_online_recipe_needs_no_dataset() -> None:
+    recipe = parse_recipe({"agent": "sac", "environment": "Hopper-v5", "online": {"steps": 5}})
+    assert recipe.dataset is None
+    assert recipe.online.steps == 5
+
+
+def test_unknown_name_suggests_shipped_recipes() -> None:
+    with pytest.raises(RecipeError, match="did you mean demo"):
+        recipe_path("dmeo")
+
+
+def test_shipped_names_do_not_reach_outside_their_folder() -> None:
+    with pytest.raises(RecipeError):
+        recipe_path("../recipes/demo")
+
+
+def test_run_directory_stands_for_its_recipe(tmp_path: Path) -> None:
+    write(tmp_path, "recipe.yaml", SMALL)
+    assert load_recipe(tmp_path).agent == "iql"
+
+
+def test_bases_are_not_listed() -> None:
+    names = list_recipes()
+    assert "demo" in names
+    assert not any(Path(name).name.startswith("_") for name in names)
+
+
+def test_recipe_is_frozen() -> None:
+    recipe = Recipe(agent="iql", dataset="x", offline={"steps": 1})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 3
