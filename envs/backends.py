@@ -1,0 +1,207 @@
+"""Several environments behind one step and one reset: in this process, or in gymnasium's workers.
+
+gymnasium's SyncVectorEnv costs about 20 us a step on top of a single environment, so environments
+of this process are driven directly; those of other processes through AsyncVectorEnv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from rlalign.envs.goals import flat_goal_space, flatten_goal, is_goal_space
+from rlalign.errors import EnvError
+
+Infos = list[dict[str, Any]]
+
+
+class Outcome(NamedTuple):
+    """What one step of all environments gave, before any of them is reset."""
+
+    observations: np.ndarray  # [count, obs] float32
+    rewards: np.ndarray  # [count] float64
+    terminated: np.ndarray  # [count] bool
+    truncated: np.ndarray  # [count] bool
+    infos: Infos
+
+
+class Backend(Protocol):
+    """Environments that never reset by themselves."""
+
+    count: int
+    observation_space: gymnasium.Space[Any]
+    action_space: gymnasium.Space[Any]
+    spec_id: str | None
+
+    def reset(self, seeds: Sequence[int | None], observations: np.ndarray) -> Infos:
+        """Start an episode where a seed is given and write its observation into `observations`."""
+
+    def step(self, actions: np.ndarray) -> Outcome:
+        """Take `actions` [count, act] in the environments' own units and dtype."""
+
+    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        """Attribute `name` of some environments, called with the arguments if it is callable."""
+
+    def wrapped_by(self, wrapper: type) -> list[bool]:
+        """For each environment, whether one of its wrappers is a `wrapper`."""
+
+    def close(self) -> None:
+        """Close every environment."""
+
+
+class SerialBackend:
+    """Environments of this process, one after another."""
+
+    def __init__(self, envs: Sequence[gymnasium.Env[Any, Any]]) -> None:
+        self.envs = list(envs)
+        self.count = len(self.envs)
+        self.observation_space = self.envs[0].observation_space
+        self.action_space = self.envs[0].action_space
+        spec = self.envs[0].spec
+        self.spec_id = None if spec is None else spec.id
+        self._shape = (self.count, *(self.observation_space.shape or ()))
+
+    def reset(self, seeds: Sequence[int | None], observations: np.ndarray) -> Infos:
+        """Reset the environments with a seed."""
+        infos: Infos = [{} for _ in seeds]
+        for index, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
+            if seed is not None:
+                observation, infos[index] = env.reset(seed=seed)
+                _check_shape(observation, self._shape[1:], self.spec_id)
+                observations[index] = observation
+        return infos
+
+    def step(self, actions: np.ndarray) -> Outcome:
+        """Step them in order."""
+        count = self.count
+        observations = np.empty(self._shape, np.float32)
+        rewards = np.empty(count)
+        terminated = np.empty(count, np.bool_)
+        truncated = np.empty(count, np.bool_)
+        infos: Infos = []
+        for index, env in enumerate(self.envs):
+            (
+                observations[index],
+                rewards[index],
+                terminated[index],
+                truncated[index],
+                info,
+            ) = env.step(actions[index])
+            infos.append(info)
+        return Outcome(observations, rewards, terminated, truncated, infos)
+
+    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        """Attribute `name`, looked up through the wrappers."""
+        found = [self.envs[index].get_wrapper_attr(name) for index in indices]
+        return [item(*args, **kwargs) if callable(item) else item for item in found]
+
+    def wrapped_by(self, wrapper: type) -> list[bool]:
+        """Look through the wrappers."""
+        return [_is_wrapped(env, wrapper) for env in self.envs]
+
+    def close(self) -> None:
+        """Close every environment."""
+        for env in self.envs:
+            env.close()
+
+
+class VectorBackend:
+    """A gymnasium vector environment that resets single environments by mask."""
+
+    def __init__(self, vector: VectorEnv[Any, Any, Any]) -> None:
+        mode = vector.metadata.get("autoreset_mode")
+        inner = vector.unwrapped
+        stale = mode == AutoresetMode.NEXT_STEP and not getattr(inner, "shared_memory", True)
+        maskable = isinstance(inner, AsyncVectorEnv | SyncVectorEnv) and not stale
+        if mode != AutoresetMode.DISABLED and not maskable:
+            raise EnvError(
+                f"{type(inner).__name__} resets its environments by itself ({mode}); "
+                "make it with autoreset_mode=AutoresetMode.DISABLED or pass the environment's id"
+            )
+        self._vector = vector
+        self.count = vector.num_envs
+        self._goal = is_goal_space(vector.single_observation_space)
+        single = vector.single_observation_space
+        self.observation_space = flat_goal_space(single) if self._goal else single
+        self.action_space = vector.single_action_space
+        self.spec_id = None if vector.spec is None else vector.spec.id
+
+    def reset(self, seeds: Sequence[int | None], observations: np.ndarray) -> Infos:
+        """Reset the environments with a seed, by mask."""
+        mask = np.array([seed is not None for seed in seeds])
+        if mask.any():
+            each: Any = list(seeds)  # gymnasium's base class is annotated for one seed only
+            found, infos = self._vector.reset(seed=each, options={"reset_mask": mask})
+            found = flatten_goal(found) if self._goal else found
+            _check_shape(found[0], observations.shape[1:], self.spec_id)
+            observations[mask] = found[mask]
+            return split_infos(infos, self.count)
+        return [{} for _ in seeds]
+
+    def step(self, actions: np.ndarray) -> Outcome:
+        """Step them together."""
+        found, rewards, terminated, truncated, infos = self._vector.step(actions)
+        found = flatten_goal(found) if self._goal else found
+        observations = np.array(found, np.float32)
+        singles = split_infos(infos, self.count)
+        for index in np.flatnonzero(terminated | truncated):
+            last = singles[index].pop("final_obs", None)  # AutoresetMode.SAME_STEP
+            if last is not None:
+                observations[index] = flatten_goal(last) if self._goal else last
+                singles[index] = singles[index].pop("final_info", {})
+        return Outcome(
+            observations,
+            np.asarray(rewards, np.float64),
+            np.asarray(terminated, np.bool_),
+            np.asarray(truncated, np.bool_),
+            singles,
+        )
+
+    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        """Attribute `name`; a method runs in all environments, whatever the indices."""
+        assert isinstance(self._vector.unwrapped, AsyncVectorEnv | SyncVectorEnv)
+        found = self._vector.unwrapped.call(name, *args, **kwargs)
+        return [found[index] for index in indices]
+
+    def wrapped_by(self, wrapper: type) -> list[bool]:
+        """Always false: wrappers of other processes are out of sight."""
+        return [False] * self.count
+
+    def close(self) -> None:
+        """Close the vector environment and its processes."""
+        self._vector.close()
+
+
+def split_infos(infos: dict[str, Any], count: int) -> Infos:
+    """A vector environment's info as one dictionary for each environment."""
+    singles: Infos = [{} for _ in range(count)]
+    for key, values in infos.items():
+        present = infos.get(f"_{key}")
+        if key.startswith("_") or present is None:
+            continue
+        for index in np.flatnonzero(present):
+            singles[index][key] = (
+                split_infos(values, count)[index] if isinstance(values, dict) else values[index]
+            )
+    return singles
+
+
+def _is_wrapped(env: gymnasium.Env[Any, Any], wrapper: type) -> bool:
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, wrapper):
+            return True
+        env = env.env
+    return False
+
+
+def _check_shape(observation: Any, shape: tuple[int, ...], name: str | None) -> None:
+    found = np.shape(observation)
+    if found != shape:
+        raise EnvError(
+            f"{name or 'the environment'} returned an observation of shape {found}, "
+            f"its observation space says {shape}"
+        )
