@@ -1,1 +1,1 @@
-"""Datasets: D4RL, Minari and locally collected ones."""
+"""Datasets of transitions: D4RL and Minari files, and data collected on this machine."""

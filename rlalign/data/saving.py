@@ -1,0 +1,113 @@
+"""Writing datasets and small files whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rlalign.data.dataset import Dataset
+
+from rlalign.errors import DatasetError
+
+_ROWS = 65_536
+
+
+@contextmanager
+def replacing(path: Path, *, size: int = 0) -> Iterator[Path]:
+    """Give a temporary path beside `path` that becomes `path` when the block succeeds.
+
+    Args:
+        path: the file to be written or replaced; its folder is made.
+        size: bytes to be written, checked against the free space beforehand.
+
+    Raises:
+        DatasetError: if the file cannot be written; neither `path` nor its folder has changed then.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        if free < size:
+            raise DatasetError(
+                f"{path}: not enough disk space: {size / 1e6:.1f} MB are needed, "
+                f"{free / 1e6:.1f} MB free"
+            )
+        handle, where = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(where)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        temporary = None
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DatasetError(f"{path}: the file could not be written ({reason})") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename last; folders of some file systems cannot be synchronised."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def save(dataset: Dataset, path: Path) -> Path:
+    """Write a dataset as HDF5 in D4RL's layout; see `Dataset.save`."""
+    import h5py
+
+    stored = {
+        "name": dataset.name,
+        "environment": dataset.environment,
+        "action_low": _listed(dataset.action_low),
+        "action_high": _listed(dataset.action_high),
+        "reference": dataset.reference,
+        "fingerprint": dataset.fingerprint,
+        "metadata": dataset.metadata,
+    }
+    timeouts = np.zeros(len(dataset), dtype=bool)
+    timeouts[dataset.ends - 1] = dataset.truncated
+    size = dataset.table.numel() * 4 + 2 * len(dataset)
+    with replacing(path, size=size) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["rlalign"] = json.dumps(stored)
+        for column in dataset.layout.columns:
+            key = f"extras/{column}" if column in dataset.layout.extras else column
+            if column == "terminations":
+                _copy(file, "terminals", dataset.terminations, bool)
+            else:
+                values = dataset.rewards if column == "rewards" else dataset.column(column)
+                _copy(file, key, values, np.float32)
+        _copy(file, "timeouts", timeouts, bool)
+    return path
+
+
+def _listed(bounds: Any) -> list[float] | None:
+    return None if bounds is None else [float(bound) for bound in bounds]
+
+
+def _copy(file: Any, key: str, values: Any, dtype: Any) -> None:
+    """Write an array block by block, so that no column of the table is copied as a whole."""
+    data = file.create_dataset(key, shape=values.shape, dtype=dtype)
+    for start in range(0, len(values), _ROWS):
+        data[start : start + _ROWS] = values[start : start + _ROWS]
