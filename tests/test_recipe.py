@@ -12,7 +12,8 @@ from rlalign.recipe import Recipe, dump_recipe, list_recipes, load_recipe, parse
 SMALL = """\
 agent: iql
 dataset: local/hopper-medium-v0
-offline: {steps: 1e3, reward: {scale: return_range, shift: -1}}
+offline: {steps: 1e3}
+online: {updates_per_step: 1, warmup_steps: 5}
 settings: {expectile: 0.7, hidden: [256, 256]}
 """
 
@@ -35,9 +36,9 @@ def test_recipe_reads_scientific_notation_and_fills_defaults(tmp_path: Path) -> 
     recipe = load_recipe(write(tmp_path, "a.yaml", SMALL))
     assert recipe.offline.steps == 1000
     assert isinstance(recipe.offline.steps, int)
-    assert recipe.offline.reward.scale == "return_range"
-    assert recipe.offline.reward.shift == -1.0
+    assert recipe.online.updates_per_step == 1.0
     assert recipe.online.steps == 0
+    assert recipe.online.replay is None
     assert recipe.evaluation.episodes == 10
 
 
@@ -66,11 +67,11 @@ def test_overrides_have_yaml_types_and_dotted_keys(tmp_path: Path) -> None:
 
 def test_base_is_merged_key_by_key_and_the_nearest_file_wins(tmp_path: Path) -> None:
     write(tmp_path, "_root.yaml", SMALL + "seed: 1\n")
-    write(tmp_path, "_middle.yaml", "base: _root.yaml\noffline: {reward: {shift: 2}}\nseed: 2\n")
+    write(tmp_path, "_middle.yaml", "base: _root.yaml\nonline: {warmup_steps: 2}\nseed: 2\n")
     path = write(tmp_path, "leaf.yaml", "base: _middle.yaml\nsettings: {expectile: 0.9}\n")
     recipe = load_recipe(path)
-    assert recipe.offline.reward.scale == "return_range"
-    assert recipe.offline.reward.shift == 2.0
+    assert recipe.online.updates_per_step == 1.0
+    assert recipe.online.warmup_steps == 2
     assert recipe.settings == {"expectile": 0.9, "hidden": [256, 256]}
     assert recipe.seed == 2
 
@@ -111,8 +112,9 @@ def test_mistake_on_the_command_line_names_the_command_line(tmp_path: Path) -> N
         ("offline=3", "offline must be a mapping of keys to values, got 3"),
         ("seed.x=3", "seed must be a whole number, got {'x': 3}"),
         ("settings=3", "settings must be a mapping of names to values, got 3"),
-        ("offline.reward.scale=big", "must be a number or 'return_range', got 'big'"),
-        ("offline.reward.shift=.nan", "offline.reward.shift must be a finite number"),
+        ("online.updates_per_step=often", "updates_per_step must be a number, got 'often'"),
+        ("online.updates_per_step=.nan", "online.updates_per_step must be "),
+        ("online.updates_per_step=0", "online.updates_per_step must be above 0, got 0"),
         ("online.replay=both", "online.replay must be 'union', 'online' or 'mixture', got 'both'"),
         ("online.offline_fraction=1.5", "online.offline_fraction must be at most 1, got 1.5"),
         ("logging.wandb=1", "logging.wandb must be true or false, got 1"),

@@ -16,9 +16,8 @@ from rlalign.recipe.schema import (
     Offline,
     Online,
     Recipe,
-    RewardTransform,
 )
-from rlalign.recipe.settings import agent_settings
+from rlalign.recipe.settings import agent_class, agent_settings, online_settings
 
 __all__ = [
     "Checkpointing",
@@ -27,11 +26,12 @@ __all__ = [
     "Offline",
     "Online",
     "Recipe",
-    "RewardTransform",
+    "agent_class",
     "agent_settings",
     "dump_recipe",
     "list_recipes",
     "load_recipe",
+    "online_settings",
     "parse_recipe",
     "recipe_path",
 ]

@@ -53,6 +53,7 @@ def _expectation(error: ErrorDetails) -> str:
     context: dict[str, Any] = error.get("ctx", {})
     plain = {
         "greater_than_equal": "at least {ge:g}",
+        "greater_than": "above {gt:g}",
         "less_than_equal": "at most {le:g}",
         "finite_number": "a finite number",
         "string_type": "text",

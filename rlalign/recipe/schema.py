@@ -30,17 +30,9 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _scale(value: Any) -> Any:
-    if value == "return_range":
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("expected a number or 'return_range'")
-    return float(value)
-
-
 Count = Annotated[int, BeforeValidator(_whole_number), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_whole_number), Field(ge=1)]
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Rate = Annotated[float, BeforeValidator(_number), Field(gt=0.0, allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0.0, le=1.0)]
 Device = Annotated[StrictStr, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
 Name = Annotated[StrictStr, Field(min_length=1)]
@@ -52,41 +44,29 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RewardTransform(Section):
-    """Rewards as the agent sees them: `scale * reward + shift`, offline and online alike."""
-
-    scale: Annotated[float | Literal["return_range"], BeforeValidator(_scale)] = Field(
-        default=1.0,
-        union_mode="left_to_right",
-        description="a number, or 'return_range': 1000 / (best - worst episode return of the data)",
-    )
-    shift: Number = Field(default=0.0, description="added after scaling (AntMaze: -1)")
-
-
 class Offline(Section):
     """The phase that learns from the dataset alone."""
 
     steps: Count = Field(default=0, description="gradient updates")
-    observation_normalization: Literal["none", "standard"] = Field(
-        default="none", description="'standard': by the dataset's mean and deviation"
-    )
-    reward: RewardTransform = RewardTransform()
 
 
 class Online(Section):
-    """The phase that acts in the environment."""
+    """The phase that acts in the environment; null stands for the agent's own default."""
 
     steps: Count = Field(default=0, description="environment steps")
-    environments: Positive = Field(default=1, description="sub-environments stepped together")
-    updates_per_step: Positive = Field(default=1, description="updates per environment step")
-    warmup_steps: Count = Field(default=0, description="steps with random actions, no updates")
-    replay: Literal["union", "online", "mixture"] = Field(
-        default="union",
-        description="'union': dataset and new transitions in one buffer; 'online': new ones only; "
+    environments: Positive | None = Field(default=None, description="stepped together")
+    updates_per_step: Rate | None = Field(default=None, description="updates per environment step")
+    warmup_steps: Count | None = Field(default=None, description="steps before the first update")
+    random_steps: Count | None = Field(default=None, description="first steps, with random actions")
+    replay: Literal["union", "online", "mixture"] | None = Field(
+        default=None,
+        description="'union': dataset and new transitions as one buffer; 'online': new ones only; "
         "'mixture': a fixed share of each batch from the dataset",
     )
-    offline_fraction: Share = Field(default=0.5, description="share of the dataset in a mixture")
-    buffer_size: Positive = Field(default=1_000_000, description="new transitions kept")
+    offline_fraction: Share | None = Field(
+        default=None, description="share of the dataset in a mixture"
+    )
+    buffer_size: Positive | None = Field(default=None, description="new transitions kept")
 
 
 class Evaluation(Section):
@@ -145,8 +125,6 @@ class Recipe(Section):
             raise ValueError("trains nothing: offline.steps and online.steps are both 0")
         if self.online.steps and self.online.replay == "mixture" and self.dataset is None:
             raise ValueError("has online.replay 'mixture' but no dataset to mix in")
-        if self.offline.reward.scale == "return_range" and self.dataset is None:
-            raise ValueError("has offline.reward.scale 'return_range' but no dataset to take it of")
         return self
 
     def to_dict(self) -> dict[str, Any]:
