@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -52,11 +53,18 @@ def replacing(path: Path, *, size: int = 0) -> Iterator[Path]:
         temporary = None
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DatasetError(f"{path}: the file could not be written ({reason})") from error
+        raise DatasetError(f"{path}: the file could not be written ({_reason(error)})") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """Return the system's own words; HDF5 wraps them in a sentence about its internals."""
+    wrapped = re.search(r"error message = '([^']+)'", str(error))
+    if wrapped:
+        return wrapped.group(1)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _sync_folder(folder: Path) -> None:
@@ -110,4 +118,4 @@ def _copy(file: Any, key: str, values: Any, dtype: Any) -> None:
     """Write an array block by block, so that no column of the table is copied as a whole."""
     data = file.create_dataset(key, shape=values.shape, dtype=dtype)
     for start in range(0, len(values), _ROWS):
-        data[start : start + _ROWS] = values[start : start + _ROWS]
+        data[start : start + _ROWS] = values[start : start + _ROWS].astype(dtype)
