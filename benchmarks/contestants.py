@@ -1,0 +1,73 @@
+"""Who is measured, and next to whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One library's implementation of one algorithm.
+
+    Args:
+        group: contestants of one group do the same work and are compared.
+        library: as shown in the tables; ``"rlalign"`` and ``"products"`` are ours.
+        environment: which interpreter runs it: ``"own"``, ``"peers"`` or ``"jax"``.
+        worker: module under `benchmarks.workers`.
+        algorithm: what the worker is asked for.
+    """
+
+    group: str
+    library: str
+    environment: str
+    worker: str
+    algorithm: str
+
+    @property
+    def name(self) -> str:
+        """A short unique name, such as ``"sac/sb3"``."""
+        return f"{self.group}/{self.library}"
+
+
+TITLES = {
+    "sac": "SAC",
+    "sac_10": "SAC, ten critics",
+    "td3": "TD3",
+    "td3_bc": "TD3+BC",
+    "iql": "IQL",
+    "awac": "AWAC",
+}
+
+
+def _group(group: str, *peers: tuple[str, str, str]) -> list[Contestant]:
+    ours = Contestant(group, "rlalign", "own", "rlalign_agent", group)
+    limit = Contestant(group, "products", "own", "ceiling", group)
+    others = [Contestant(group, *peer, group) for peer in peers]
+    return [ours, *others, limit]
+
+
+SB3 = ("stable-baselines3", "peers", "sb3")
+SBX = ("sbx", "jax", "sbx")
+D3RLPY = ("d3rlpy", "peers", "d3rlpy")
+
+CONTESTANTS: tuple[Contestant, ...] = (
+    *_group("sac", SB3, SBX, D3RLPY),
+    *_group("sac_10"),
+    *_group("td3", SB3),
+    *_group("td3_bc", D3RLPY),
+    *_group("iql", D3RLPY),
+    *_group("awac"),
+)
+
+
+def selected(groups: str) -> list[Contestant]:
+    """Return the contestants of the comma-separated `groups`; all for an empty string.
+
+    Raises:
+        ValueError: if a group is not known.
+    """
+    wanted = [group.strip() for group in groups.split(",") if group.strip()] or list(TITLES)
+    for group in wanted:
+        if group not in TITLES:
+            raise ValueError(f"unknown group {group!r}; known are {', '.join(TITLES)}")
+    return [each for each in CONTESTANTS if each.group in wanted]

@@ -1,0 +1,62 @@
+"""rlalign's agents, through the `update` method that offline and online phases call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+import rlalign.agents as agents
+from benchmarks.workers.protocol import Contest, Job, serve
+from benchmarks.workers.task import BATCH, HIDDEN, spaces, transitions
+from rlalign.agent import Agent
+from rlalign.layout import Layout
+from rlalign.replay import FixedReplay
+
+# Class and what differs from its defaults.
+AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sac": ("SAC", {}),
+    "sac_10": ("SAC", {"critics": 10}),
+    "td3": ("TD3", {}),
+    "td3_bc": ("TD3BC", {}),
+    "iql": ("IQL", {}),
+    "awac": ("AWAC", {}),
+}
+
+
+def replay(job: Job) -> FixedReplay:
+    """Return the transitions as a packed table on the device."""
+    data = transitions(job.transitions, job.seed)
+    layout = Layout(data.observations.shape[1], data.actions.shape[1])
+    table = torch.zeros(job.transitions, layout.width)
+    for name in ("observations", "actions", "next_observations"):
+        table[:, layout.columns[name]] = torch.from_numpy(np.ascontiguousarray(getattr(data, name)))
+    table[:, layout.columns["rewards"]] = torch.from_numpy(data.rewards)[:, None]
+    return FixedReplay(table, layout, job.device)
+
+
+def build(job: Job) -> Agent:
+    """Return the agent with batch and network sizes of the task."""
+    name, settings = AGENTS[job.algorithm]
+    agent: Agent = getattr(agents, name)(
+        spaces(), seed=job.seed, device=job.device, batch_size=BATCH, hidden=HIDDEN, **settings
+    )
+    return agent
+
+
+def setup(job: Job) -> Contest:
+    """Build agent and replay."""
+    torch.set_num_threads(job.threads)
+    agent, source = build(job), replay(job)
+
+    def run(updates: int) -> None:
+        agent.update(source, updates)
+        if job.device == "cuda":
+            torch.cuda.synchronize()
+
+    return Contest(run)
+
+
+if __name__ == "__main__":
+    serve(setup, ("rlalign", "torch", "numpy"))
