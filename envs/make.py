@@ -3,30 +3,78 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from typing import Any
 
 import gymnasium
 
+from rlalign.envs.d4rl import is_task, make_task
 from rlalign.envs.goals import FlattenGoal, is_goal_space
-from rlalign.errors import EnvError
+from rlalign.errors import EnvError, MissingPackageError
+
+_ROBOTICS = (
+    "AdroitHand",
+    "AntMaze_",
+    "Fetch",
+    "FrankaKitchen",
+    "HandManipulate",
+    "HandReach",
+    "PointMaze_",
+)
+
+# gymnasium's errors for an id that it does not know.
+_UNKNOWN = (
+    gymnasium.error.NameNotFound,
+    gymnasium.error.NamespaceNotFound,
+    gymnasium.error.VersionNotFound,
+    gymnasium.error.UnregisteredEnv,
+)
 
 
 def make_environment(
     env_id: str, render_mode: str | None = None, **kwargs: Any
 ) -> gymnasium.Env[Any, Any]:
-    """The environment called `env_id`, its observations flat.
+    """The environment called `env_id`, observed as one vector if it is a goal environment.
 
-    Raises EnvError for an unknown id, with the nearest known one.
+    `env_id` is a gymnasium id (`Hopper-v5`, `AntMaze_UMaze-v5`, `module:Name-v0`) or a D4RL task
+    (`hopper-medium-v2`, `antmaze-umaze-v2`); `kwargs` go to `gymnasium.make`.
+
+    Raises EnvError for an unknown id, with the nearest known one, and for an environment that
+    cannot be made; MissingPackageError where gymnasium-robotics is needed and not installed.
     """
-    try:
-        env = gymnasium.make(env_id, render_mode=render_mode, **kwargs)
-    except gymnasium.error.Error as error:
-        close = difflib.get_close_matches(env_id, list(gymnasium.registry), 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise EnvError(f"no environment is called {env_id!r}{hint}") from error
-    return flat(env)
+    if render_mode is not None:
+        kwargs["render_mode"] = render_mode
+    if is_task(env_id):
+        return make_task(env_id, _make_registered, **kwargs)
+    return flat(_make_registered(env_id, **kwargs))
 
 
 def flat(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     """`env`, or `env` in FlattenGoal when it is a goal environment."""
     return FlattenGoal(env) if is_goal_space(env.observation_space) else env
+
+
+def _make_registered(env_id: str, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+    if env_id.startswith(_ROBOTICS) and env_id not in gymnasium.registry:
+        _register_robotics(env_id)
+    try:
+        return gymnasium.make(env_id, **kwargs)
+    except _UNKNOWN as error:
+        raise EnvError(f"no environment is called {env_id!r}{_suggestion(env_id)}") from error
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise EnvError(f"{env_id} cannot be made: {reason}") from error
+
+
+def _register_robotics(env_id: str) -> None:
+    try:
+        gymnasium.register_envs(importlib.import_module("gymnasium_robotics"))
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{env_id} needs gymnasium-robotics; install it with: pip install 'rlalign[robotics]'"
+        ) from error
+
+
+def _suggestion(env_id: str) -> str:
+    close = difflib.get_close_matches(env_id, list(gymnasium.registry), 1)
+    return f"; did you mean {close[0]}?" if close else ""

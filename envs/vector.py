@@ -246,7 +246,8 @@ def _backend(make: Make, count: int, asynchronous: bool, env_kwargs: dict[str, A
     if _is_sb3_vector(make):
         from rlalign.interop.sb3_backend import backend_of
 
-        return backend_of(make)
+        vector: Any = make
+        return backend_of(vector)
     if isinstance(make, gymnasium.Env):
         if count > 1 or asynchronous:
             raise EnvError(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ class Task:
         reference: returns of D4RL's random and expert policies, None where D4RL gives none.
         horizon: steps after which D4RL's environment cuts an episode, None where unknown.
         environment: gymnasium id that comes closest, None where nothing plays it today.
-        options: keyword arguments of that environment.
-        difference: how that environment differs from the one the data came from.
+        adapted: whether `rlalign.envs` changes that environment's observations, goals or length
+            to D4RL's.
+        difference: how what is played differs from the environment the data came from.
     """
 
     name: str
@@ -39,8 +40,13 @@ class Task:
     reference: tuple[float, float] | None
     horizon: int | None
     environment: str | None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    difference: str = ""
+    adapted: bool
+    difference: str
+
+    @property
+    def played_as(self) -> str | None:
+        """What `rlalign.envs.make_environment` takes to play it: the id, or its own name."""
+        return self.name if self.environment and self.adapted else self.environment
 
     @property
     def filename(self) -> str:
@@ -48,92 +54,78 @@ class Task:
         return self.url.rsplit("/", 1)[-1]
 
 
-_MUJOCO = "recorded in MuJoCo 1.5/2.0 through mujoco-py, played in today's MuJoCo: "
-_MAZE = (
-    "observations are [xy, velocities, joints] without the goal, so achieved_goal and observation "
-    "are joined and desired_goal left out; start and goal cells are drawn per episode, where "
-)
+@dataclass(frozen=True)
+class _Family:
+    """What all tasks whose names begin with `prefix` have in common."""
 
-# prefix of D4RL's name -> (horizon, gymnasium id, its options, what differs)
-_FAMILIES: tuple[tuple[str, int | None, str | None, dict[str, Any], str], ...] = (
-    (
-        "halfcheetah-",
-        1000,
-        "HalfCheetah-v5",
-        {},
-        _MUJOCO + "same observations, actions and rewards",
-    ),
-    (
+    prefix: str
+    horizon: int | None
+    environment: str | None
+    difference: str
+    adapted: bool = False
+
+
+_MUJOCO = "recorded in MuJoCo 1.5/2.0 through mujoco-py, played in today's MuJoCo: "
+_HAND = "today's MuJoCo and gymnasium-robotics' model of the hand"
+_ANT_MAZE = (
+    "today's MuJoCo; walls, coordinates, start, goal, end at the goal and the ant's strength as in "
+    "D4RL's v2 evaluation"
+)
+_POINT = "today's MuJoCo; walls, coordinates, start and goal as in D4RL"
+
+_FAMILIES = (
+    _Family("halfcheetah-", 1000, "HalfCheetah-v5", _MUJOCO + "same observations and rewards"),
+    _Family(
         "hopper-",
         1000,
         "Hopper-v5",
-        {},
         _MUJOCO + "v5 pays no healthy reward on the step that ends the episode",
     ),
-    (
+    _Family(
         "walker2d-",
         1000,
         "Walker2d-v5",
-        {},
-        _MUJOCO + "v5 corrects the right foot's friction and pays no healthy reward on the last step",
+        _MUJOCO
+        + "v5 gives both feet the same friction and pays no healthy reward on the last step",
     ),
-    (
+    _Family(
         "ant-",
         1000,
-        "Ant-v4",
-        {"use_contact_forces": True},
-        _MUJOCO + "111 observations as in D4RL, where contact forces were zero in MuJoCo 2.0",
+        "Ant-v5",
+        _MUJOCO + "111 observations as in D4RL, whose contact forces were always zero",
+        adapted=True,
     ),
-    (
-        "antmaze-umaze-",
-        700,
-        "AntMaze_UMaze-v4",
-        {},
-        _MAZE + "D4RL fixes them up to noise (umaze) or draws the start (diverse)",
-    ),
-    (
-        "antmaze-medium-",
-        1000,
-        "AntMaze_Medium-v4",
-        {},
-        _MAZE + "D4RL's evaluation fixes both, and its maze has the same walls",
-    ),
-    (
-        "antmaze-large-",
-        1000,
-        "AntMaze_Large-v4",
-        {},
-        _MAZE + "D4RL's evaluation fixes both, and its maze has the same walls",
-    ),
-    ("maze2d-open-", 150, "PointMaze_Open-v3", {}, _MAZE + "D4RL's goal is fixed"),
-    ("maze2d-umaze-", 300, "PointMaze_UMaze-v3", {}, _MAZE + "D4RL's goal is fixed"),
-    ("maze2d-medium-", 600, "PointMaze_Medium-v3", {}, _MAZE + "D4RL's goal is fixed"),
-    ("maze2d-large-", 800, "PointMaze_Large-v3", {}, _MAZE + "D4RL's goal is fixed"),
-    ("maze2d-eval-umaze-", 300, None, {}, "no environment has this maze"),
-    ("maze2d-eval-medium-", 600, None, {}, "no environment has this maze"),
-    ("maze2d-eval-large-", 800, None, {}, "no environment has this maze"),
-    ("pen-", 100, "AdroitHandPen-v1", {}, "200 steps instead of 100, today's MuJoCo"),
-    ("door-", 200, "AdroitHandDoor-v1", {}, "today's MuJoCo, rewards as in the original"),
-    ("hammer-", 200, "AdroitHandHammer-v1", {}, "today's MuJoCo, rewards as in the original"),
-    ("relocate-", 200, "AdroitHandRelocate-v1", {}, "today's MuJoCo, rewards as in the original"),
-    (
+    _Family("antmaze-umaze-", 700, "AntMaze_UMaze-v5", _ANT_MAZE, adapted=True),
+    _Family("antmaze-medium-", 1000, "AntMaze_Medium-v5", _ANT_MAZE, adapted=True),
+    _Family("antmaze-large-", 1000, "AntMaze_Large-v5", _ANT_MAZE, adapted=True),
+    _Family("maze2d-open-", 150, "PointMaze_Open-v3", _POINT, adapted=True),
+    _Family("maze2d-umaze-", 300, "PointMaze_UMaze-v3", _POINT, adapted=True),
+    _Family("maze2d-medium-", 600, "PointMaze_Medium-v3", _POINT, adapted=True),
+    _Family("maze2d-large-", 800, "PointMaze_Large-v3", _POINT, adapted=True),
+    _Family("maze2d-eval-umaze-", 300, None, "no environment has this maze"),
+    _Family("maze2d-eval-medium-", 600, None, "no environment has this maze"),
+    _Family("maze2d-eval-large-", 800, None, "no environment has this maze"),
+    _Family("pen-", 100, "AdroitHandPen-v1", _HAND, adapted=True),
+    _Family("door-", 200, "AdroitHandDoor-v1", _HAND),
+    _Family("hammer-", 200, "AdroitHandHammer-v1", _HAND),
+    _Family("relocate-", 200, "AdroitHandRelocate-v1", _HAND),
+    _Family(
         "kitchen-",
         280,
         None,
-        {},
-        "D4RL's 60 observations (30 positions, 30 of the goal) differ from FrankaKitchen-v1's 59, so "
-        "its policies can be trained but not played",
+        "D4RL's 60 observations (30 positions and their 30 goals) differ from FrankaKitchen-v1's "
+        "59, so policies can be trained but not played",
     ),
-    ("bullet-maze2d-open-", 150, None, {}, "needs PyBullet"),
-    ("bullet-maze2d-umaze-", 300, None, {}, "needs PyBullet"),
-    ("bullet-maze2d-medium-", 600, None, {}, "needs PyBullet"),
-    ("bullet-maze2d-large-", 800, None, {}, "needs PyBullet"),
-    ("bullet-", 1000, None, {}, "needs PyBullet"),
-    ("minigrid-", 50, None, {}, "discrete actions"),
-    ("flow-ring-", 500, None, {}, "needs Flow and SUMO"),
-    ("flow-merge-", 750, None, {}, "needs Flow and SUMO"),
-    ("carla-lane-", 750, None, {}, "needs CARLA"),
-    ("carla-town-", None, None, {}, "needs CARLA"),
+    _Family("bullet-maze2d-open-", 150, None, "needs PyBullet"),
+    _Family("bullet-maze2d-umaze-", 300, None, "needs PyBullet"),
+    _Family("bullet-maze2d-medium-", 600, None, "needs PyBullet"),
+    _Family("bullet-maze2d-large-", 800, None, "needs PyBullet"),
+    _Family("bullet-", 1000, None, "needs PyBullet"),
+    _Family("minigrid-", 50, None, "discrete actions"),
+    _Family("flow-ring-", 500, None, "needs Flow and SUMO"),
+    _Family("flow-merge-", 750, None, "needs Flow and SUMO"),
+    _Family("carla-lane-", 750, None, "needs CARLA"),
+    _Family("carla-town-", None, None, "needs CARLA"),
 )
 
 
@@ -147,8 +139,17 @@ def _table() -> dict[str, Task]:
     }
     found = {}
     for name, path in raw["paths"].items():
-        family = max((f for f in _FAMILIES if name.startswith(f[0])), key=lambda f: len(f[0]))
-        found[name] = Task(name, BASE_URL + path, scores.get(name), *family[1:])
+        fitting = [family for family in _FAMILIES if name.startswith(family.prefix)]
+        family = max(fitting, key=lambda family: len(family.prefix))
+        found[name] = Task(
+            name=name,
+            url=BASE_URL + path,
+            reference=scores.get(name),
+            horizon=family.horizon,
+            environment=family.environment,
+            adapted=family.adapted,
+            difference=family.difference,
+        )
     return found
 
 
@@ -176,15 +177,17 @@ def task_of_file(filename: str) -> Task | None:
 
 
 def reference_of_environment(environment: str) -> tuple[float, float] | None:
-    """Return D4RL's random and expert returns of the task family a gymnasium id plays, or None.
+    """Return D4RL's random and expert returns for a gymnasium id or one of D4RL's tasks, or None.
 
-    The numbers belong to D4RL's own environments; scores on other versions are not the same measure.
+    The numbers belong to D4RL's own environments; on other versions the score is another measure.
     """
+    if environment in _table():
+        return _table()[environment].reference
     family = environment.rsplit("-v", 1)[0]
-    for candidate in tasks():
-        if candidate.environment and candidate.environment.rsplit("-v", 1)[0] == family:
-            if candidate.reference is not None:
-                return candidate.reference
+    for known in tasks():
+        same = known.environment is not None and known.environment.rsplit("-v", 1)[0] == family
+        if same and known.reference is not None:
+            return known.reference
     return None
 
 
