@@ -1,1 +1,52 @@
 """The agents: one file each, holding the networks and the losses of a paper."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlalign.agent import Agent
+    from rlalign.agents.awac import AWAC
+    from rlalign.agents.bc import BC
+    from rlalign.agents.iql import IQL
+    from rlalign.agents.sac import SAC
+    from rlalign.agents.td3 import TD3
+    from rlalign.agents.td3_bc import TD3BC
+
+# Name in recipes -> (module, class). Agents are imported when first asked for.
+_AGENTS = {
+    "awac": ("awac", "AWAC"),
+    "bc": ("bc", "BC"),
+    "iql": ("iql", "IQL"),
+    "sac": ("sac", "SAC"),
+    "td3": ("td3", "TD3"),
+    "td3_bc": ("td3_bc", "TD3BC"),
+}
+_CLASSES = {name: module for module, name in _AGENTS.values()}
+
+__all__ = ["AGENTS", "AWAC", "BC", "IQL", "SAC", "TD3", "TD3BC"]
+
+
+class _Registry(Mapping[str, "type[Agent]"]):
+    def __getitem__(self, name: str) -> type[Agent]:
+        module, attribute = _AGENTS[name]
+        agent: type[Agent] = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+        return agent
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_AGENTS)
+
+    def __len__(self) -> int:
+        return len(_AGENTS)
+
+
+AGENTS: Mapping[str, type[Agent]] = _Registry()
+"""Agent classes by the name that recipes use."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        return getattr(importlib.import_module(f"{__name__}.{_CLASSES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,1 +1,1 @@
-"""Stacked networks and distributions."""
+"""Networks: stacked multi-layer perceptrons, distributions, policies and critics."""

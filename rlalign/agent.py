@@ -1,0 +1,443 @@
+"""The agent: networks and losses of a method, with the interface stable-baselines3 users know."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlalign.errors import CheckpointError, SettingsError
+from rlalign.layout import Layout
+from rlalign.learner import Learner, Networks, Noise, Target, Update
+from rlalign.preprocessing import Preprocessing
+from rlalign.replay import GrowingReplay, Source
+from rlalign.settings import AgentSettings, OnlineSettings, build_settings
+
+if TYPE_CHECKING:
+    from rlalign.data.dataset import Dataset
+    from rlalign.envs.vector import Environments
+
+Prefixed = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Sizes that networks are built from."""
+
+    observation_size: int
+    action_size: int
+
+
+class Agent(ABC):
+    """Base of all agents.
+
+    Args:
+        env: a gymnasium id, a D4RL task, an environment, a function that makes one, a vector
+            environment, or a pair (observation space, action space) for offline use alone.
+        seed: of networks, batches, noise, exploration and environments.
+        device: where networks and replay lie.
+        accelerated: use the fast execution of `rlalign.learner`; plain autograd otherwise.
+        settings: fields of the agent's settings dataclass.
+
+    Raises:
+        SettingsError: for an unknown setting or one out of range.
+        EnvError: for an unknown environment, or spaces other than flat continuous ones.
+
+    A subclass states its `networks`, `targets`, `updates`, `noise` and the loss methods that the
+    updates name; each loss takes ``(nets, batch)`` and returns ``(loss, metrics)``.
+    """
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[AgentSettings]] = AgentSettings
+    online_defaults: ClassVar[OnlineSettings] = OnlineSettings()
+    action_limit: ClassVar[float | None] = None  # data actions are clipped to +- this
+
+    def __init__(
+        self,
+        env: Any,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        accelerated: bool = True,
+        **settings: Any,
+    ) -> None:
+        from rlalign.envs.spaces import ActionScale, check_spaces
+
+        self.settings: Any = build_settings(self.settings_type, settings, self.name)
+        self.device = _device(device)
+        self.seed = seed
+        self._env, spaces = _environment(env, seed)
+        check_spaces(*spaces, str(env) if isinstance(env, str) else "the environment")
+        self.observation_space, self.action_space = spaces
+        self.spec = Spec(
+            int(np.prod(self.observation_space.shape)), int(np.prod(self.action_space.shape))
+        )
+        self.action_scale = ActionScale.of(self.action_space)
+        self.layout = Layout(self.spec.observation_size, self.spec.action_size)
+        streams = np.random.SeedSequence(seed).generate_state(4)
+        self.sampling_generator = self._generator(streams[0])
+        self.exploration_generator = self._generator(streams[1])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(streams[2]))
+            networks = dict(self.networks(self.spec))
+        self.learner = Learner(
+            networks,
+            targets=self.targets,
+            updates=self.updates,
+            losses=self,
+            noise=self.noise,
+            layout=self.layout,
+            device=self.device,
+            generator=self._generator(streams[3]),
+            accelerated=accelerated,
+        )
+        self.preprocessing = Preprocessing.identity(self.spec.observation_size, self.settings)
+        self._set_transform()
+        self.dataset: Dataset | None = None
+        self.replay_buffer: GrowingReplay | None = None
+        self.num_timesteps = 0
+        self._logger: Any = None
+
+    # What a method is made of.
+
+    @abstractmethod
+    def networks(self, spec: Spec) -> Mapping[str, nn.Module]:
+        """Return the trained networks by name; one of them is usually ``actor``."""
+
+    @property
+    @abstractmethod
+    def updates(self) -> tuple[Update, ...]:
+        """The gradient steps, in the order in which they run."""
+
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        """Slowly moving copies by name."""
+        return {}
+
+    @property
+    def noise(self) -> Mapping[str, Noise]:
+        """Random numbers that the losses consume, by name."""
+        return {}
+
+    def exploit(self, nets: Networks, observations: Tensor) -> Tensor:
+        """Return deterministic actions [batch, act] in [-1, 1] at normalised observations."""
+        actions: Tensor = nets.actor.mode(observations)  # type: ignore[operator, union-attr]
+        return actions
+
+    def explore(self, nets: Networks, observations: Tensor, noise: Tensor) -> Tensor:
+        """Return exploring actions [batch, act] in [-1, 1], given standard normal noise."""
+        actions: Tensor = nets.actor.act(observations, noise)  # type: ignore[operator, union-attr]
+        return actions
+
+    def begin_online(self) -> None:
+        """Prepare for interaction: learning-rate schedules end, everything else is kept."""
+        self.learner.set_horizon(None)
+
+    # Learning.
+
+    def prepare(self, dataset: Dataset) -> None:
+        """Check that a dataset fits and take normalisation and reward scale from it.
+
+        Raises:
+            DatasetError: if observations or actions are of other sizes than the environment's.
+        """
+        from rlalign.data.dataset import check_spaces as check_dataset
+
+        check_dataset(dataset, self.observation_space, self.action_space)
+        if self.learner.step_count == 0:
+            self.preprocessing = Preprocessing.from_dataset(dataset, self.settings)
+            self._set_transform()
+        self.dataset = dataset
+
+    def update(self, source: Source, steps: int) -> None:
+        """Apply `steps` updates on batches drawn from `source`.
+
+        Raises:
+            TrainingError: if a loss is not finite.
+        """
+        batch_size = self.settings.batch_size
+        learner, transform, generator = self.learner, self._transform, self.sampling_generator
+        for _ in range(steps):
+            learner.step(transform(source.sample(batch_size, generator)))
+
+    def fit(
+        self,
+        dataset: Dataset,
+        steps: int,
+        *,
+        evaluate_every: int | None = None,
+        evaluation_episodes: int = 10,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Learn offline.
+
+        Args:
+            dataset: of this environment.
+            steps: gradient updates.
+            evaluate_every: updates between evaluations, recorded through `logger`; None for none.
+            evaluation_episodes: episodes of each evaluation, on environments of their own.
+            progress_bar: show one.
+
+        Returns:
+            the agent.
+        """
+        from rlalign.phases import fit
+
+        fit(
+            self,
+            dataset,
+            steps,
+            evaluate_every=evaluate_every,
+            episodes=evaluation_episodes,
+            progress_bar=progress_bar,
+        )
+        return self
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: Any = None,
+        log_interval: int = 1000,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = False,
+        progress_bar: bool = False,
+        **online: Any,
+    ) -> Self:
+        """Learn online, from where offline learning ended or from scratch.
+
+        Args:
+            total_timesteps: environment steps.
+            callback: a stable-baselines3 callback, a list of them, or a function.
+            log_interval: environment steps between entries in `logger`.
+            tb_log_name: name of the run in `logger`'s folder; kept for stable-baselines3's sake.
+            reset_num_timesteps: count steps from 0 again.
+            progress_bar: show one.
+            online: fields of `OnlineSettings`, over the agent's own defaults.
+
+        Returns:
+            the agent.
+        """
+        from rlalign.phases import learn
+
+        learn(
+            self,
+            total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+            online=online,
+        )
+        return self
+
+    # Acting.
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Return actions in the environment's units.
+
+        Args:
+            observation: one observation or a batch of them.
+            state, episode_start: unused; kept for stable-baselines3's interface.
+            deterministic: the policy's mode instead of a sample.
+
+        Returns:
+            the action, or one per observation, and `state`.
+        """
+        single = np.shape(observation) == self.observation_space.shape
+        raw = torch.as_tensor(np.asarray(observation, np.float32)).reshape(
+            -1, self.spec.observation_size
+        )
+        actions = self.action_scale.to_environment(self.act(raw, deterministic=deterministic))
+        shape = self.action_space.shape if single else (-1, *self.action_space.shape)
+        return actions.reshape(shape), state
+
+    @torch.no_grad()
+    def act(self, observations: Tensor, *, deterministic: bool) -> np.ndarray:
+        """Return actions [batch, act] in [-1, 1] at raw observations [batch, obs]."""
+        inputs = self.preprocessing.observations(observations.to(self.device))
+        if deterministic:
+            actions = self.exploit(self.learner.nets, inputs)
+        else:
+            noise = torch.randn(
+                len(inputs),
+                self.spec.action_size,
+                generator=self.exploration_generator,
+                device=self.device,
+            )
+            actions = self.explore(self.learner.nets, inputs, noise)
+        return actions.cpu().numpy()
+
+    # What stable-baselines3's tools ask for.
+
+    def get_env(self) -> Any:
+        """Return the environments as a stable-baselines3 VecEnv, or None."""
+        from rlalign.interop.sb3 import SB3VecEnv
+
+        return None if self._env is None else SB3VecEnv(self._env)
+
+    def set_env(self, env: Any) -> None:
+        """Use other environments with the same spaces.
+
+        Raises:
+            EnvError: if the spaces differ.
+        """
+        from rlalign.errors import EnvError
+
+        environments, spaces = _environment(env, self.seed)
+        if spaces != (self.observation_space, self.action_space):
+            raise EnvError(
+                f"the agent was made for {self.observation_space} and {self.action_space}, "
+                f"the environment has {spaces[0]} and {spaces[1]}"
+            )
+        self._env = environments
+
+    @property
+    def environments(self) -> Environments | None:
+        """The training environments, or None where the agent was made from spaces."""
+        return self._env
+
+    @property
+    def logger(self) -> Any:
+        """stable-baselines3's logger; by default it prints nothing and writes nowhere."""
+        if self._logger is None:
+            from stable_baselines3.common.logger import Logger
+
+            self._logger = Logger(folder=None, output_formats=[])
+        return self._logger
+
+    def set_logger(self, logger: Any) -> None:
+        """Use a logger of stable-baselines3, as `stable_baselines3.common.logger.configure` makes."""
+        self._logger = logger
+
+    def get_vec_normalize_env(self) -> None:
+        """Return None: normalisation lies in the agent, not in a wrapper."""
+
+    # State.
+
+    def state_dict(self) -> Prefixed:
+        """Return everything that learning depends on except replay, dataset and environments."""
+        learner_tensors, learner_state = self.learner.state_dict()
+        tensors = {f"learner/{name}": tensor for name, tensor in learner_tensors.items()}
+        arrays, preprocessing = self.preprocessing.state_dict()
+        tensors |= {f"preprocessing/{name}": tensor for name, tensor in arrays.items()}
+        tensors["generators/sampling"] = self.sampling_generator.get_state()
+        tensors["generators/exploration"] = self.exploration_generator.get_state()
+        state = {
+            "agent": self.name,
+            "settings": self.settings.to_dict(),
+            "learner": learner_state,
+            "preprocessing": preprocessing,
+            "num_timesteps": self.num_timesteps,
+            "seed": self.seed,
+        }
+        return tensors, state
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            CheckpointError: if it is of another agent, or of other settings or sizes.
+        """
+        if state.get("agent") != self.name:
+            raise CheckpointError(f"the checkpoint is of agent {state.get('agent')!r}, not {self.name!r}")
+        self.learner.load_state_dict(select(tensors, "learner/"), state["learner"])
+        self.preprocessing.load_state_dict(
+            select(tensors, "preprocessing/"), state["preprocessing"]
+        )
+        self._set_transform()
+        self.sampling_generator.set_state(tensors["generators/sampling"].cpu())
+        self.exploration_generator.set_state(tensors["generators/exploration"].cpu())
+        self.num_timesteps = int(state["num_timesteps"])
+
+    def save(self, path: str | Path, **_: Any) -> None:
+        """Write the agent without its replay buffer to a safetensors file (.zip: wrapped in one).
+
+        A path without an ending gets ``.safetensors``.
+        """
+        from rlalign.agent_files import save_agent
+
+        save_agent(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path, env: Any = None, device: str | torch.device = "cpu") -> Self:
+        """Read an agent that `save` wrote.
+
+        Args:
+            path: the file, with or without its ending.
+            env: environments to go on with; the spaces in the file suffice for predicting.
+            device: where to put it.
+
+        Raises:
+            CheckpointError: if the file is missing, damaged, or of another agent.
+        """
+        from rlalign.agent_files import load_agent
+
+        return load_agent(cls, path, env, device)
+
+    def save_replay_buffer(self, path: str | Path) -> None:
+        """Write the transitions of interaction to a file.
+
+        Raises:
+            CheckpointError: if there are none yet.
+        """
+        from rlalign.agent_files import save_replay
+
+        save_replay(self, path)
+
+    def load_replay_buffer(self, path: str | Path) -> None:
+        """Read what `save_replay_buffer` wrote.
+
+        Raises:
+            CheckpointError: if it is of other columns.
+        """
+        from rlalign.agent_files import load_replay
+
+        load_replay(self, path)
+
+    def _set_transform(self) -> None:
+        self._transform = self.preprocessing.transform(
+            self.layout, self.action_scale, self.action_limit, self.device
+        )
+
+    def _generator(self, seed: Any) -> torch.Generator:
+        return torch.Generator(device=self.device).manual_seed(int(seed))
+
+
+def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the entries under a prefix, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise SettingsError(f"device must be 'cpu' or 'cuda[:n]', got {device!r}") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(f"device is {str(device)!r}, but torch finds no CUDA device here")
+    return chosen
+
+
+def _environment(env: Any, seed: int) -> tuple[Environments | None, tuple[Any, Any]]:
+    if isinstance(env, tuple) and len(env) == 2:
+        return None, env
+    from rlalign.envs.vector import as_environments
+
+    environments = as_environments(env, seed=seed)
+    return environments, (environments.observation_space, environments.action_space)

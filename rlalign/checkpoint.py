@@ -1,0 +1,167 @@
+"""Atomic files: tensors as safetensors, the rest as JSON, nothing pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rlalign.atomic import sync_directory, write_atomic
+from rlalign.errors import CheckpointError
+
+State = tuple[dict[str, Tensor], dict[str, Any]]
+_KEY = "rlalign"  # where the JSON part lies in a safetensors header
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def save_state(path: str | Path, state: State) -> None:
+    """Write tensors and JSON-able values into one safetensors file.
+
+    Args:
+        path: the file; a name ending in ``.zip`` (stable-baselines3's callbacks choose that)
+            holds the same file in a zip archive.
+        state: tensors by name, and values that JSON can hold.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    tensors, values = state
+    data = save(_contiguous(tensors), metadata={_KEY: json.dumps(values)})
+    if path.suffix == ".zip":
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr("agent.safetensors", data)
+        data = buffer.getvalue()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, data)
+
+
+def load_state(path: str | Path) -> State:
+    """Read what `save_state` wrote.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or not one of rlalign's.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    data = path.read_bytes()
+    if path.suffix == ".zip":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                data = archive.read("agent.safetensors")
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise CheckpointError(f"{path}: not an archive written by rlalign") from error
+    try:
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")
+        values = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged, or not a file written by rlalign") from error
+    return tensors, values
+
+
+class Checkpoints:
+    """The checkpoints of one run: written whole or not at all, the newest `keep` kept.
+
+    Args:
+        directory: holds one folder per checkpoint and the file ``latest``.
+        keep: how many to keep, at least 1.
+    """
+
+    def __init__(self, directory: str | Path, keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}")
+        self.directory = Path(directory)
+        self.keep = keep
+
+    def save(self, name: str, state: State) -> Path:
+        """Write a checkpoint and point ``latest`` at it; older ones beyond `keep` go."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._remove_unfinished()
+        tensors, values = state
+        from safetensors.torch import save
+
+        data = save(_contiguous(tensors))
+        record = {"sha256": hashlib.sha256(data).hexdigest(), "state": values}
+        temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=".unfinished-"))
+        write_atomic(temporary / "state.safetensors", data)
+        write_atomic(temporary / "state.json", _seal(record))
+        final = self.directory / name
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+        sync_directory(self.directory)
+        write_atomic(self.directory / "latest", name.encode())
+        for old in self.names()[: -self.keep]:
+            if old != name:
+                shutil.rmtree(self.directory / old)
+        return final
+
+    def names(self) -> list[str]:
+        """Return the checkpoints' names, oldest first."""
+        folders = [path for path in self.directory.glob("[!.]*") if path.is_dir()]
+        return [path.name for path in sorted(folders, key=lambda path: path.stat().st_mtime_ns)]
+
+    def load(self, name: str = "latest") -> State:
+        """Read a checkpoint.
+
+        Raises:
+            CheckpointError: if there is none, or it is damaged or was changed.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        if name == "latest":
+            pointer = self.directory / "latest"
+            if not pointer.is_file():
+                raise CheckpointError(f"{self.directory}: holds no checkpoint")
+            name = pointer.read_text().strip()
+        folder = self.directory / name
+        try:
+            record = _unseal((folder / "state.json").read_bytes())
+            data = (folder / "state.safetensors").read_bytes()
+        except FileNotFoundError as error:
+            known = ", ".join(self.names()) or "none"
+            raise CheckpointError(f"{folder}: no such checkpoint; there are {known}") from error
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"{folder / 'state.json'}: damaged or changed") from error
+        if hashlib.sha256(data).hexdigest() != record["sha256"]:
+            raise CheckpointError(f"{folder / 'state.safetensors'}: damaged or changed")
+        try:
+            return load(data), record["state"]
+        except SafetensorError as error:
+            raise CheckpointError(f"{folder / 'state.safetensors'}: damaged") from error
+
+    def _remove_unfinished(self) -> None:
+        for path in self.directory.glob(".unfinished-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _seal(record: dict[str, Any]) -> bytes:
+    """Return JSON with its own digest, so that a change does not go unnoticed."""
+    body = json.dumps(record, sort_keys=True)
+    return json.dumps({"digest": hashlib.sha256(body.encode()).hexdigest(), "body": body}).encode()
+
+
+def _unseal(data: bytes) -> dict[str, Any]:
+    envelope = json.loads(data)
+    if hashlib.sha256(envelope["body"].encode()).hexdigest() != envelope["digest"]:
+        raise ValueError("digest differs")
+    record: dict[str, Any] = json.loads(envelope["body"])
+    return record

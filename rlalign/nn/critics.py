@@ -1,0 +1,72 @@
+"""Value networks: stacks of critics Q(s, a) and state values V(s)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rlalign.nn.mlp import Initialization, StackedMLP
+
+
+class EnsembleCritic(nn.Module):
+    """A stack of critics Q_i(s, a).
+
+    Args:
+        observation_size, action_size: lengths of one observation and action.
+        hidden: widths of the hidden layers.
+        members: number of critics.
+        layer_norm: normalise hidden layers before their ReLU.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        hidden: Sequence[int] = (256, 256),
+        members: int = 2,
+        *,
+        layer_norm: bool = False,
+        initialization: Initialization = "torch",
+    ) -> None:
+        super().__init__()
+        self.trunk = StackedMLP(
+            (observation_size + action_size, *hidden, 1),
+            members,
+            layer_norm=layer_norm,
+            initialization=initialization,
+        )
+
+    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Return every critic's values [member, batch] at observations and actions [batch, ...]."""
+        return self.joint(torch.cat((observations, actions), dim=-1))
+
+    def first(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Return the first critic's values [batch]; only while the critics are not training."""
+        values: Tensor = self.trunk(torch.cat((observations, actions), dim=-1), only=slice(0, 1))
+        return values[0, :, 0]
+
+    def joint(self, observation_actions: Tensor) -> Tensor:
+        """Return values [member, batch] at observations and actions side by side."""
+        values: Tensor = self.trunk(observation_actions)
+        return values.squeeze(-1)
+
+
+class ValueCritic(nn.Module):
+    """State values V(s)."""
+
+    def __init__(
+        self,
+        observation_size: int,
+        hidden: Sequence[int] = (256, 256),
+        *,
+        initialization: Initialization = "torch",
+    ) -> None:
+        super().__init__()
+        self.trunk = StackedMLP((observation_size, *hidden, 1), initialization=initialization)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return values [batch] at observations [batch, obs]."""
+        values: Tensor = self.trunk(observations)
+        return values[0, :, 0]

@@ -1,0 +1,109 @@
+"""Multi-layer perceptrons with a leading member axis: one batched product runs all members."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rlalign.nn.fast import stacked_relu_mlp
+
+Initialization = Literal["torch", "orthogonal"]
+
+
+class StackedMLP(nn.Module):
+    """A stack of independent ReLU perceptrons of one shape.
+
+    Args:
+        sizes: width of the input, of each hidden layer, and of the output.
+        members: how many networks are stacked, at least 1.
+        initialization: ``"torch"`` draws weights and biases from U(+-1/sqrt(fan_in)) as torch's
+            linear layer does; ``"orthogonal"`` has gain sqrt(2) on every layer and zero biases.
+        layer_norm: normalise each hidden layer before its ReLU.
+
+    Each member is initialised by itself, with its own fan-in. With `accelerated` set, ReLU stacks
+    without layer normalisation run their own backward (`rlalign.nn.fast`); the plain autograd form
+    is the reference, and the only one for double backward and `torch.func` transforms.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        members: int = 1,
+        *,
+        initialization: Initialization = "torch",
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(sizes) < 2 or min(sizes) < 1 or members < 1:
+            raise ValueError(
+                f"an MLP needs sizes >= 1 for input and output and at least one member, "
+                f"got sizes {list(sizes)} and {members} members"
+            )
+        self.sizes = tuple(sizes)
+        self.members = members
+        self.accelerated = False
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+            weight = torch.empty(members, fan_in, fan_out)
+            bias = torch.empty(members, 1, fan_out)
+            for member in range(members):
+                _initialize(weight[member], bias[member], initialization)
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(bias))
+        self.norms = nn.ParameterList()
+        if layer_norm:
+            for width in sizes[1:-1]:
+                self.norms.append(nn.Parameter(torch.ones(members, 1, width)))
+                self.norms.append(nn.Parameter(torch.zeros(members, 1, width)))
+
+    def forward(self, inputs: Tensor, only: slice | None = None) -> Tensor:
+        """Map [batch, in] (shared by all members) or [member, batch, in] to [member, batch, out].
+
+        Args:
+            only: run these members alone; they must not be training (TD3's actor loss asks one
+                critic of two).
+        """
+        weights, biases, norms = tuple(self.weights), tuple(self.biases), tuple(self.norms)
+        if only is not None:
+            weights, biases, norms = (
+                tuple(parameter[only] for parameter in group) for group in (weights, biases, norms)
+            )
+        if self.accelerated and not norms:
+            return stacked_relu_mlp(inputs, weights, biases)
+        hidden = inputs.expand(len(weights[0]), *inputs.shape) if inputs.dim() == 2 else inputs
+        last = len(weights) - 1
+        for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            hidden = torch.baddbmm(bias, hidden, weight)
+            if layer < last:
+                if norms:
+                    gain, shift = norms[2 * layer], norms[2 * layer + 1]
+                    hidden = nn.functional.layer_norm(hidden, hidden.shape[-1:]) * gain + shift
+                hidden = torch.relu(hidden)
+        return hidden
+
+
+def _initialize(weight: Tensor, bias: Tensor, initialization: Initialization) -> None:
+    """Fill one member's weight [in, out] and bias [1, out]."""
+    with torch.no_grad():
+        if initialization == "orthogonal":
+            # Drawn as [out, in] like torch's layers and transposed, so that fan-in is the row.
+            weight.copy_(nn.init.orthogonal_(torch.empty_like(weight.T), gain=math.sqrt(2)).T)
+            bias.zero_()
+        elif initialization == "torch":
+            bound = 1.0 / math.sqrt(weight.shape[0])
+            weight.uniform_(-bound, bound)
+            bias.uniform_(-bound, bound)
+        else:
+            raise ValueError(f"initialization must be 'torch' or 'orthogonal', got {initialization!r}")
+
+
+def set_accelerated(module: nn.Module, accelerated: bool) -> None:
+    """Switch every stacked MLP within `module` between its own backward and plain autograd."""
+    for child in module.modules():
+        if isinstance(child, StackedMLP):
+            child.accelerated = accelerated

@@ -1,0 +1,175 @@
+"""Settings of agents: frozen dataclasses, checked on creation, without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, TypeVar
+
+from rlalign.errors import SettingsError
+
+S = TypeVar("S", bound="AgentSettings")
+
+
+def require(condition: bool, name: str, value: object, expected: str) -> None:
+    """Raise SettingsError in one sentence unless `condition` holds."""
+    if not condition:
+        raise SettingsError(f"setting {name} must be {expected}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class AgentSettings:
+    """What all agents share.
+
+    Args:
+        batch_size: transitions per update.
+        discount: of future rewards, in [0, 1].
+        target_rate: share of the online network that a target takes over at each averaging.
+        hidden: widths of the hidden layers of every network.
+        observation_normalization: ``"standard"`` subtracts the dataset's mean and divides by its
+            standard deviation + 1e-3; frozen, and applied online too.
+        reward_scale: factor on rewards; ``"return_range"`` is 1000 / (max - min) of the dataset's
+            undiscounted episode returns.
+        reward_shift: added to the scaled reward.
+    """
+
+    batch_size: int = 256
+    discount: float = 0.99
+    target_rate: float = 0.005
+    hidden: tuple[int, ...] = (256, 256)
+    observation_normalization: Literal["none", "standard"] = "none"
+    reward_scale: float | Literal["return_range"] = 1.0
+    reward_shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        require(0.0 <= self.discount <= 1.0, "discount", self.discount, "in [0, 1]")
+        require(0.0 < self.target_rate <= 1.0, "target_rate", self.target_rate, "in (0, 1]")
+        require(
+            all(width >= 1 for width in self.hidden), "hidden", self.hidden, "widths of at least 1"
+        )
+        require(
+            self.reward_scale == "return_range" or float(self.reward_scale) > 0,
+            "reward_scale",
+            self.reward_scale,
+            "above 0 or 'return_range'",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON-able values."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+
+@dataclass(frozen=True)
+class OnlineSettings:
+    """How an agent learns from interaction.
+
+    Args:
+        environments: how many run side by side.
+        updates_per_step: gradient updates per environment step (update-to-data ratio); a
+            fraction such as 0.5 updates after every second step.
+        warmup_steps: environment steps before the first update.
+        random_steps: environment steps at the start that act uniformly at random.
+        replay: ``"online"`` draws interaction alone, ``"union"`` the offline dataset and
+            interaction as one buffer, ``"mixture"`` a fixed share of each per batch.
+        offline_fraction: the dataset's share of a batch under ``"mixture"``.
+        buffer_size: capacity for interaction.
+    """
+
+    environments: int = 1
+    updates_per_step: float = 1.0
+    warmup_steps: int = 0
+    random_steps: int = 0
+    replay: Literal["online", "union", "mixture"] = "online"
+    offline_fraction: float = 0.5
+    buffer_size: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        require(self.environments >= 1, "environments", self.environments, "at least 1")
+        require(self.updates_per_step > 0, "updates_per_step", self.updates_per_step, "above 0")
+        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        require(self.random_steps >= 0, "random_steps", self.random_steps, "at least 0")
+        require(self.buffer_size >= 1, "buffer_size", self.buffer_size, "at least 1")
+        require(
+            0.0 <= self.offline_fraction <= 1.0,
+            "offline_fraction",
+            self.offline_fraction,
+            "in [0, 1]",
+        )
+
+
+@cache
+def _types(settings_type: type) -> dict[str, Any]:
+    return typing.get_type_hints(settings_type)
+
+
+def build_settings(settings_type: type[S], values: Mapping[str, Any], owner: str) -> S:
+    """Create settings from plain values, as a recipe or a checkpoint holds them.
+
+    Args:
+        settings_type: the dataclass.
+        values: by field name; lists become tuples and integers floats where a field says so.
+        owner: the agent's name, for messages.
+
+    Raises:
+        SettingsError: for an unknown name (with the nearest known one), a value of another type,
+            or one out of range.
+    """
+    names = [field.name for field in dataclasses.fields(settings_type)]
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names)}"
+            raise SettingsError(f"agent {owner} has no setting {name!r}{hint}")
+        checked[name] = _convert(name, value, _types(settings_type)[name])
+    return settings_type(**checked)
+
+
+def _convert(name: str, value: Any, wanted: Any) -> Any:
+    """Return `value` as the annotated type, or raise SettingsError."""
+    origin = typing.get_origin(wanted)
+    if origin in (typing.Union, types.UnionType):
+        for option in typing.get_args(wanted):
+            try:
+                return _convert(name, value, option)
+            except SettingsError:
+                continue
+    elif origin is Literal:
+        if value in typing.get_args(wanted):
+            return value
+    elif origin is tuple:
+        if isinstance(value, list | tuple):
+            element = typing.get_args(wanted)[0]
+            return tuple(_convert(name, item, element) for item in value)
+    elif wanted is type(None):
+        if value is None:
+            return None
+    elif wanted is float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    elif isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+        return value
+    raise SettingsError(f"setting {name} must be {_describe(wanted)}, got {value!r}")
+
+
+def _describe(wanted: Any) -> str:
+    origin = typing.get_origin(wanted)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(option) for option in typing.get_args(wanted))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_describe(option) for option in typing.get_args(wanted))
+    if origin is tuple:
+        return f"a list of {_describe(typing.get_args(wanted)[0])}"
+    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}.get(
+        wanted, getattr(wanted, "__name__", str(wanted))
+    )
