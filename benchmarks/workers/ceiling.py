@@ -20,22 +20,49 @@ Call = Callable[[], object]
 TRIAL = 30
 
 
-def operands(product: Product, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return left [member, m, k], right [member, k, n] and result, laid out as in training."""
-    shape = (product.members, product.rows, product.inner, product.columns)
-    members, rows, inner, columns = shape
-    left = torch.randn(members, rows, inner, device=device)
-    right = torch.randn(members, inner, columns, device=device)
-    if product.form == "weight":  # X^T: activations lie [batch, inner]
-        left = torch.randn(members, inner, rows, device=device).transpose(1, 2)
-    if product.form == "input":  # W^T: weights lie [columns, inner] of this product
-        right = torch.randn(members, columns, inner, device=device).transpose(1, 2)
-    return left, right, torch.empty(members, rows, columns, device=device)
+class Pool:
+    """Operands of the products, one tensor for each shape and role.
+
+    An update finds the weights and activations of the product before still in the cache; giving
+    each product operands of its own would measure the memory instead.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.tensors: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+
+    def tensor(self, role: str, *shape: int) -> Tensor:
+        """Return the tensor of this role and shape, made on first use."""
+        key = (role, shape)
+        if key not in self.tensors:
+            self.tensors[key] = torch.randn(*shape, device=self.device)
+        return self.tensors[key]
+
+    def operands(self, product: Product) -> tuple[Tensor, Tensor, Tensor]:
+        """Return left [member, m, k], right [member, k, n], result: laid out as in training."""
+        count, rows, inner, columns = (
+            product.members,
+            product.rows,
+            product.inner,
+            product.columns,
+        )
+        if product.form == "forward":  # X W
+            left = self.tensor("activations", count, rows, inner)
+            right = self.tensor("weights", count, inner, columns)
+            return left, right, self.tensor("outputs", count, rows, columns)
+        if product.form == "weight":  # X^T G
+            left = self.tensor("activations", count, inner, rows).transpose(1, 2)
+            right = self.tensor("outputs", count, inner, columns)
+            return left, right, self.tensor("weight gradients", count, rows, columns)
+        # G W^T
+        left = self.tensor("outputs", count, rows, inner)
+        right = self.tensor("weights", count, columns, inner).transpose(1, 2)
+        return left, right, self.tensor("input gradients", count, rows, columns)
 
 
-def forms(product: Product, device: str) -> list[Call]:
+def forms(product: Product, pool: Pool) -> list[Call]:
     """Return the ways to do the product."""
-    left, right, result = operands(product, device)
+    left, right, result = pool.operands(product)
 
     def batched() -> None:
         torch.bmm(left, right, out=result)
@@ -59,10 +86,10 @@ def seconds(call: Call) -> float:
     return shortest
 
 
-def fastest(product: Product, device: str) -> Call:
+def fastest(product: Product, pool: Pool) -> Call:
     """Return the faster form; on CUDA the batched one, since a graph hides launches."""
-    calls = forms(product, device)
-    return calls[0] if device == "cuda" else min(calls, key=seconds)
+    calls = forms(product, pool)
+    return calls[0] if pool.device == "cuda" else min(calls, key=seconds)
 
 
 def setup(job: Job) -> Contest:
@@ -70,10 +97,11 @@ def setup(job: Job) -> Contest:
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
     torch.set_grad_enabled(False)
+    pool = Pool(job.device)
     calls: dict[int, list[Call]] = {}
     for each in PASSES[job.algorithm]:
         for product in each.products():
-            calls.setdefault(product.every, []).append(fastest(product, job.device))
+            calls.setdefault(product.every, []).append(fastest(product, pool))
     period = max(calls)
     assert all(period % every == 0 for every in calls)
 
