@@ -23,7 +23,9 @@ PLAIN_BASE = "http://" + d4rl.BASE_URL.removeprefix("https://")
 def differences(infos: dict[str, Any]) -> list[str]:
     """List where rlalign's URLs and reference scores differ from those of `infos.py`."""
     found = []
-    theirs = {name: url.replace(PLAIN_BASE, d4rl.BASE_URL) for name, url in infos["DATASET_URLS"].items()}
+    theirs = {
+        name: url.replace(PLAIN_BASE, d4rl.BASE_URL) for name, url in infos["DATASET_URLS"].items()
+    }
     ours = {task.name: task.url for task in d4rl.tasks()}
     for name in sorted(theirs.keys() | ours.keys()):
         if theirs.get(name) != ours.get(name):
@@ -61,7 +63,8 @@ def main() -> int:
         d4rl.TABLE_PATH.write_text(json.dumps(table(infos), indent=1) + "\n")
         return 0
     found = differences(infos)
-    print("\n".join(found) or f"{len(list(d4rl.tasks()))} tasks agree with {arguments.infos}")
+    verdict = f"{len(list(d4rl.tasks()))} tasks agree with {arguments.infos}\n"
+    sys.stdout.write("".join(f"{line}\n" for line in found) or verdict)
     return 1 if found else 0
 
 

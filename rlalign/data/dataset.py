@@ -84,7 +84,11 @@ class Dataset:
                 f"{self.layout.width}"
             )
         self.ends = np.asarray(self.ends, dtype=np.int64)
-        if len(self.ends) == 0 or self.ends[-1] != count or np.any(np.diff(self.ends, prepend=0) < 1):
+        if (
+            len(self.ends) == 0
+            or self.ends[-1] != count
+            or np.any(np.diff(self.ends, prepend=0) < 1)
+        ):
             raise DatasetError(
                 f"{self.name}: trajectory ends must ascend from above 0 to the {count} transitions"
             )
@@ -295,9 +299,7 @@ def load_dataset(name: str | Path, *, cache: str | Path | None = None) -> Datase
     return read_hdf5(path)
 
 
-def check_spaces(
-    dataset: Dataset, observation_space: Space[Any], action_space: Space[Any]
-) -> None:
+def check_spaces(dataset: Dataset, observation_space: Space[Any], action_space: Space[Any]) -> None:
     """Check that a dataset's sizes are those of an environment.
 
     Raises:

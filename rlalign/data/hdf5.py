@@ -111,9 +111,11 @@ def _read(
     if len(ends) == 0 or ends[-1] != kept:
         ends = np.append(ends, kept)
     stored = _stored(file, path)
-    environment = stored.get("environment") or (task.environment if task else None)
+    environment = stored.get("environment") or (task.played_as if task else None)
     reference = stored.get("reference") or (task.reference if task else None)
     metadata = {**stored.get("metadata", {}), "source": str(path)}
+    if task is not None:
+        metadata["d4rl_task"] = task.name
     if rebuilt:
         metadata["rows_without_successor"] = count - kept
     if stored.get("fingerprint"):
@@ -246,9 +248,7 @@ def _cut_by_horizon(terminals: Array, horizon: int) -> Array:
     return cut
 
 
-def _fill(
-    file: h5py.File, path: Path, table: Array, layout: Layout, episodes: Episodes
-) -> None:
+def _fill(file: h5py.File, path: Path, table: Array, layout: Layout, episodes: Episodes) -> None:
     """Copy the kept rows into the table and mark discontinuities as ends of trajectories."""
     rebuilt = "next_observations" not in file
     count = len(episodes.keep)

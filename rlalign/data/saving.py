@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlalign.atomic import sync_directory
+from rlalign.errors import DatasetError
+
 if TYPE_CHECKING:
     from rlalign.data.dataset import Dataset
-
-from rlalign.errors import DatasetError
 
 _ROWS = 65_536
 
@@ -51,12 +52,33 @@ def replacing(path: Path, *, size: int = 0) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
         temporary = None
-        _sync_folder(path.parent)
+        sync_directory(path.parent)
     except (OSError, RuntimeError) as error:
         raise DatasetError(f"{path}: the file could not be written ({_reason(error)})") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time make the file `path`, whose folder is made.
+
+    Raises:
+        DatasetError: if nothing can be written in that folder.
+    """
+    from filelock import FileLock
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        lock.acquire()
+    except OSError as error:
+        raise DatasetError(f"{path}: the file could not be written ({_reason(error)})") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _reason(error: Exception) -> str:
@@ -65,20 +87,6 @@ def _reason(error: Exception) -> str:
     if wrapped:
         return wrapped.group(1)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename last; folders of some file systems cannot be synchronised."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
 
 
 def save(dataset: Dataset, path: Path) -> Path:

@@ -105,8 +105,10 @@ def test_saved_dataset_loads_as_it_was(tmp_path: Path) -> None:
     again = load_dataset(dataset.save(tmp_path / "new" / "a.hdf5"))
     assert again.fingerprint == dataset.fingerprint == again.metadata["stored_fingerprint"]
     assert again.ends.tolist() == dataset.ends.tolist()
-    assert again.environment == "Hopper-v5" and again.reference == (-20.0, 180.0)
-    assert again.action_low is not None and again.action_low.tolist() == [-1.0, -2.0]
+    assert again.environment == "Hopper-v5"
+    assert again.reference == (-20.0, 180.0)
+    assert again.action_low is not None
+    assert again.action_low.tolist() == [-1.0, -2.0]
     assert again.metadata["seed"] == 0
     with h5py.File(tmp_path / "new" / "a.hdf5") as file:
         assert file["terminals"].dtype == file["timeouts"].dtype == bool

@@ -1,0 +1,209 @@
+"""Playing a policy in an environment and keeping what happens as a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rlalign.data.dataset import Dataset
+from rlalign.errors import DatasetError, EnvError
+from rlalign.layout import Layout
+
+if TYPE_CHECKING:
+    import gymnasium
+    from tqdm import tqdm
+
+    from rlalign.data.behaviour import Policy
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many transitions one policy contributes to a dataset."""
+
+    policy: Policy
+    transitions: int
+
+
+def collect(
+    policy: Policy | Sequence[Share],
+    environment: str | Callable[[], gymnasium.Env[Any, Any]],
+    transitions: int | None = None,
+    *,
+    seed: int,
+    environments: int = 10,
+    name: str = "collected",
+    progress: bool = True,
+) -> Dataset:
+    """Collect a dataset by playing a policy, or several one after the other.
+
+    Episodes are numbered, each with its own seed, and kept in the order of their numbers, so that
+    long episodes are not less likely to be kept than short ones. The last episode of each policy
+    is cut where its share is full. The same arguments give the same bits on the same machine.
+
+    Args:
+        policy: chooses actions in [-1, 1], mapped onto the environment's range; or shares.
+        environment: gymnasium id, or a function that makes one environment.
+        transitions: how many to collect with a single policy.
+        seed: of the episodes and the policy's noise.
+        environments: how many play side by side; part of what decides the bits.
+        name: the dataset's name.
+        progress: whether to draw a progress bar.
+
+    Raises:
+        EnvError: if the environment's observations or actions are not flat boxes.
+        DatasetError: if there is nothing to collect, or the policy's actions do not fit.
+    """
+    from tqdm import tqdm
+
+    if isinstance(policy, Sequence):
+        shares = list(policy)
+    else:
+        shares = [Share(policy, transitions or 0)]
+    if not shares or min(share.transitions for share in shares) < 1 or environments < 1:
+        raise DatasetError(
+            f"{name}: at least 1 transition per policy and 1 environment are needed, got "
+            f"{[share.transitions for share in shares]} and {environments}"
+        )
+    total = sum(share.transitions for share in shares)
+    slots = [_make(environment) for _ in range(min(environments, total))]
+    try:
+        first = slots[0]
+        layout, low, high = _sizes(first)
+        table = torch.empty(total, layout.width)
+        ends: list[Array] = []
+        filled = 0
+        with tqdm(desc=name, total=total, unit=" transitions", disable=not progress) as bar:
+            for index, share in enumerate(shares):
+                player = _Player(slots, share.policy, low, high, [seed, index], bar)
+                rows = table.numpy()[filled : filled + share.transitions]
+                ends.append(player.fill(rows) + filled)
+                filled += share.transitions
+        spec = first.spec
+    finally:
+        for slot in slots:
+            slot.close()
+    return Dataset(
+        table=table,
+        layout=layout,
+        ends=np.concatenate(ends),
+        name=name,
+        environment=spec.id if spec is not None else None,
+        action_low=low,
+        action_high=high,
+    )
+
+
+def _make(environment: str | Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:
+    import gymnasium
+
+    if callable(environment):
+        return environment()
+    try:
+        return gymnasium.make(environment, disable_env_checker=True)
+    except gymnasium.error.Error as error:
+        raise EnvError(f"environment {environment!r} cannot be made: {error}") from error
+
+
+def _sizes(env: gymnasium.Env[Any, Any]) -> tuple[Layout, Array, Array]:
+    """Return the layout of an environment's transitions and the bounds of its actions."""
+    import gymnasium
+
+    observations, actions = env.observation_space, env.action_space
+    for what, space in (("observations", observations), ("actions", actions)):
+        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            raise EnvError(f"{env}: {what} must be a flat Box to be collected, got {space}")
+    assert isinstance(actions, gymnasium.spaces.Box)
+    assert isinstance(observations, gymnasium.spaces.Box)
+    if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
+        raise EnvError(f"{env}: actions must have finite bounds, got {actions}")
+    layout = Layout(observations.shape[0], actions.shape[0])
+    return layout, actions.low.astype(np.float32), actions.high.astype(np.float32)
+
+
+@dataclass
+class _Player:
+    """Environments played side by side by one policy, in a fixed order.
+
+    Args:
+        slots: the environments.
+        policy: chooses the actions.
+        low, high: bounds of the actions [act].
+        entropy: decides every seed.
+        bar: told of each transition.
+        episodes: rows so far of each episode that is not yet in the dataset, by its number.
+    """
+
+    slots: list[gymnasium.Env[Any, Any]]
+    policy: Policy
+    low: Array
+    high: Array
+    entropy: list[int]
+    bar: tqdm[Any]
+    episodes: dict[int, list[Array]] = field(default_factory=dict)
+
+    def fill(self, rows: Array) -> Array:
+        """Play until the rows are full; return where each trajectory ends in them."""
+        generator = np.random.default_rng(self.entropy)
+        finished: set[int] = set()
+        ends: list[int] = []
+        playing: dict[int, int] = {}  # slot -> number of its episode
+        standing: dict[int, Array] = {}  # slot -> its observation
+        started = played = filled = 0
+        while filled < len(rows):
+            for slot in range(len(self.slots)):
+                if slot not in playing and played < len(rows):
+                    playing[slot], standing[slot] = started, self._start(slot, started)
+                    started += 1
+            over = self._step(playing, standing, generator)
+            played += len(playing)
+            for slot in over:
+                finished.add(playing.pop(slot))
+            while len(ends) in finished and filled < len(rows):
+                episode = self.episodes.pop(len(ends))[: len(rows) - filled]
+                rows[filled : filled + len(episode)] = episode
+                filled += len(episode)
+                ends.append(filled)
+                self.bar.update(len(episode))
+        self.episodes.clear()
+        return np.asarray(ends, dtype=np.int64)
+
+    def _start(self, slot: int, number: int) -> Array:
+        seed = np.random.SeedSequence([*self.entropy, number + 1]).generate_state(1)[0]
+        self.episodes[number] = []
+        observation, _ = self.slots[slot].reset(seed=int(seed))
+        return np.asarray(observation, dtype=np.float32)
+
+    def _step(
+        self, playing: dict[int, int], standing: dict[int, Array], generator: np.random.Generator
+    ) -> list[int]:
+        """Step every environment that plays; return the slots whose episodes are over."""
+        order = sorted(playing)
+        actions = np.asarray(
+            self.policy.act(np.stack([standing[slot] for slot in order]), generator),
+            dtype=np.float32,
+        )
+        if actions.shape != (len(order), len(self.low)):
+            raise DatasetError(
+                f"the policy gives actions of shape {list(actions.shape)}, the environment takes "
+                f"{[len(order), len(self.low)]}"
+            )
+        actions = self.low + (np.clip(actions, -1.0, 1.0) + 1.0) / 2.0 * (self.high - self.low)
+        over = []
+        for action, slot in zip(actions, order, strict=True):
+            following, reward, terminated, truncated, _ = self.slots[slot].step(action)
+            following = np.asarray(following, dtype=np.float32)
+            row = np.concatenate(
+                [standing[slot], action, [reward, float(terminated)], following], dtype=np.float32
+            )
+            self.episodes[playing[slot]].append(row)
+            standing[slot] = following
+            if terminated or truncated:
+                over.append(slot)
+        return over

@@ -1,0 +1,216 @@
+"""Downloads against a server on this machine that breaks off, refuses and lies."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from rlalign.data import download as module
+from rlalign.data.dataset import load_dataset
+from rlalign.data.download import cache_folder, download
+from rlalign.errors import DatasetError, DownloadError
+
+CONTENT = bytes(range(256)) * 4000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+@dataclass
+class Behaviour:
+    """How the server answers, and what it was asked."""
+
+    ranges: bool = True
+    break_after: int | None = None  # bytes sent before the connection is cut
+    status: int = 200
+    claimed: int | None = None  # Content-Length that is announced
+    content: bytes = CONTENT
+    asked: list[str | None] = field(default_factory=list)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Behaviour]]:
+    behaviour = Behaviour()
+    monkeypatch.setattr(module, "WAIT", 0.0)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            asked = self.headers.get("Range")
+            behaviour.asked.append(asked)
+            if behaviour.status != 200:
+                self.send_error(behaviour.status)
+                return
+            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+            start = start if behaviour.ranges else 0
+            body = behaviour.content[start:]
+            if start and not body:
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(behaviour.content)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(behaviour.claimed or len(body)))
+            self.end_headers()
+            sent = body if behaviour.break_after is None else body[: behaviour.break_after]
+            self.wfile.write(sent)
+            self.close_connection = True
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{httpd.server_port}/data.hdf5", behaviour
+    httpd.shutdown()
+    httpd.server_close()
+    thread.join()
+
+
+def only(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_file_arrives_whole_and_alone(server: tuple[str, Behaviour], tmp_path: Path) -> None:
+    url, _ = server
+    path = download(url, tmp_path / "deep" / "a.hdf5", sha256=DIGEST, size=len(CONTENT))
+    assert path.read_bytes() == CONTENT
+    assert [name for name in only(path.parent) if not name.endswith(".lock")] == ["a.hdf5"]
+
+
+def test_broken_connections_are_resumed(server: tuple[str, Behaviour], tmp_path: Path) -> None:
+    url, behaviour = server
+    behaviour.break_after = 300_000
+    path = download(url, tmp_path / "a.hdf5", sha256=DIGEST, progress=False)
+    assert path.read_bytes() == CONTENT
+    starts = [int(asked[6:-1]) for asked in behaviour.asked[1:] if asked]
+    assert len(starts) == 3
+    assert all(b - a > 200_000 for a, b in itertools.pairwise([0, *starts]))
+
+
+def test_earlier_session_is_continued(server: tuple[str, Behaviour], tmp_path: Path) -> None:
+    url, behaviour = server
+    (tmp_path / "a.hdf5.part").write_bytes(CONTENT[:500_000])
+    path = download(url, tmp_path / "a.hdf5", sha256=DIGEST)
+    assert path.read_bytes() == CONTENT
+    assert behaviour.asked == ["bytes=500000-"]
+
+
+def test_complete_part_needs_no_more_bytes(server: tuple[str, Behaviour], tmp_path: Path) -> None:
+    url, _ = server
+    (tmp_path / "a.hdf5.part").write_bytes(CONTENT)
+    assert download(url, tmp_path / "a.hdf5").read_bytes() == CONTENT
+
+
+def test_server_without_ranges_starts_over(server: tuple[str, Behaviour], tmp_path: Path) -> None:
+    url, behaviour = server
+    behaviour.ranges = False
+    (tmp_path / "a.hdf5.part").write_bytes(b"x" * 1000)
+    assert download(url, tmp_path / "a.hdf5").read_bytes() == CONTENT
+
+
+def test_part_longer_than_the_file_starts_over(
+    server: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    url, behaviour = server
+    (tmp_path / "a.hdf5.part").write_bytes(CONTENT + b"more")
+    assert download(url, tmp_path / "a.hdf5").read_bytes() == CONTENT
+    assert len(behaviour.asked) == 2
+
+
+def test_missing_file_names_url_and_place(server: tuple[str, Behaviour], tmp_path: Path) -> None:
+    url, behaviour = server
+    behaviour.status = 404
+    with pytest.raises(DownloadError) as caught:
+        download(url, tmp_path / "a.hdf5")
+    message = str(caught.value)
+    assert url in message
+    assert "404" in message
+    assert str(tmp_path / "a.hdf5") in message
+    assert len(behaviour.asked) == 1  # asking again would not help
+    assert not (tmp_path / "a.hdf5").exists()
+
+
+def test_failing_server_is_asked_a_few_times(server: tuple[str, Behaviour], tmp_path: Path) -> None:
+    url, behaviour = server
+    behaviour.status = 503
+    with pytest.raises(DownloadError, match="answered 503"):
+        download(url, tmp_path / "a.hdf5")
+    assert len(behaviour.asked) == module.ATTEMPTS
+
+
+def test_short_file_is_never_put_in_place(server: tuple[str, Behaviour], tmp_path: Path) -> None:
+    url, behaviour = server
+    behaviour.break_after, behaviour.claimed = 0, len(CONTENT)
+    with pytest.raises(DownloadError, match="broke off"):
+        download(url, tmp_path / "a.hdf5")
+    assert not (tmp_path / "a.hdf5").exists()
+
+
+def test_unexpected_length_is_refused(server: tuple[str, Behaviour], tmp_path: Path) -> None:
+    url, _ = server
+    with pytest.raises(DownloadError, match=f"offers {len(CONTENT)} bytes, 17 were expected"):
+        download(url, tmp_path / "a.hdf5", size=17)
+
+
+def test_wrong_checksum_is_refused_and_removed(
+    server: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    url, behaviour = server
+    behaviour.content = CONTENT[:-1] + b"!"
+    with pytest.raises(DownloadError, match="sha256"):
+        download(url, tmp_path / "a.hdf5", sha256=DIGEST)
+    assert not [name for name in only(tmp_path) if not name.endswith(".lock")]
+
+
+def test_plain_http_to_other_machines_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="only https"):
+        download("http://example.org/a.hdf5", tmp_path / "a.hdf5")
+    with pytest.raises(DownloadError, match="only https"):
+        download("file:///etc/passwd", tmp_path / "a.hdf5")
+
+
+def test_offline_message_tells_what_to_do_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlalign.data.d4rl.BASE_URL", "https://no-such-host.invalid/")
+    monkeypatch.setenv("no_proxy", "*")
+    from rlalign.data import d4rl
+
+    d4rl._table.cache_clear()
+    try:
+        with pytest.raises(DownloadError) as caught:
+            load_dataset("d4rl/hopper-medium-v2", cache=tmp_path)
+    finally:
+        d4rl._table.cache_clear()
+    message = str(caught.value)
+    assert "https://no-such-host.invalid/gym_mujoco_v2/hopper_medium-v2.hdf5" in message
+    assert str(tmp_path / "d4rl" / "hopper_medium-v2.hdf5") in message
+    assert "offline" in message
+    assert "\n" not in message
+
+
+def test_folder_that_cannot_be_made_is_reported(
+    server: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatasetError, match="could not be written"):
+        download(server[0], tmp_path / "file" / "a.hdf5")
+
+
+def test_cache_folder_follows_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLALIGN_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    assert cache_folder("elsewhere") == Path("elsewhere")
+    monkeypatch.delenv("RLALIGN_CACHE")
+    assert cache_folder().name == "rlalign"
