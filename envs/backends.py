@@ -43,8 +43,14 @@ class Backend(Protocol):
     def step(self, actions: np.ndarray) -> Outcome:
         """Take `actions` [count, act] in the environments' own units and dtype."""
 
+    def get(self, name: str, indices: Sequence[int]) -> list[Any]:
+        """Attribute `name` of some environments, looked up through their wrappers."""
+
+    def set(self, name: str, value: Any, indices: Sequence[int]) -> None:
+        """Set attribute `name` of some environments."""
+
     def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
-        """Attribute `name` of some environments, called with the arguments if it is callable."""
+        """Call method `name` of some environments."""
 
     def wrapped_by(self, wrapper: type) -> list[bool]:
         """For each environment, whether one of its wrappers is a `wrapper`."""
@@ -94,10 +100,18 @@ class SerialBackend:
             infos.append(info)
         return Outcome(observations, rewards, terminated, truncated, infos)
 
-    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+    def get(self, name: str, indices: Sequence[int]) -> list[Any]:
         """Attribute `name`, looked up through the wrappers."""
-        found = [self.envs[index].get_wrapper_attr(name) for index in indices]
-        return [item(*args, **kwargs) if callable(item) else item for item in found]
+        return [self.envs[index].get_wrapper_attr(name) for index in indices]
+
+    def set(self, name: str, value: Any, indices: Sequence[int]) -> None:
+        """Set attribute `name` on the wrapper that has it."""
+        for index in indices:
+            self.envs[index].set_wrapper_attr(name, value)
+
+    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        """Call method `name`, looked up through the wrappers."""
+        return [method(*args, **kwargs) for method in self.get(name, indices)]
 
     def wrapped_by(self, wrapper: type) -> list[bool]:
         """Look through the wrappers."""
@@ -161,11 +175,27 @@ class VectorBackend:
             singles,
         )
 
-    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
-        """Attribute `name`; a method runs in all environments, whatever the indices."""
-        assert isinstance(self._vector.unwrapped, AsyncVectorEnv | SyncVectorEnv)
-        found = self._vector.unwrapped.call(name, *args, **kwargs)
+    def get(self, name: str, indices: Sequence[int]) -> list[Any]:
+        """Attribute `name` of some environments."""
+        found = self._inner().get_attr(name)
         return [found[index] for index in indices]
+
+    def set(self, name: str, value: Any, indices: Sequence[int]) -> None:
+        """Set attribute `name` of all environments. Raises EnvError for some of them only."""
+        self._require_all(name, indices)
+        self._inner().set_attr(name, value)
+
+    def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
+        """Call method `name` of all environments. Raises EnvError for some of them only."""
+        self._require_all(name, indices)
+        return list(self._inner().call(name, *args, **kwargs))
+
+    def _inner(self) -> Any:
+        return self._vector.unwrapped
+
+    def _require_all(self, name: str, indices: Sequence[int]) -> None:
+        if len(indices) != self.count:
+            raise EnvError(f"{name} can be reached in all environments of a vector, not in some")
 
     def wrapped_by(self, wrapper: type) -> list[bool]:
         """Always false: wrappers of other processes are out of sight."""

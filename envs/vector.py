@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from rlalign.envs.backends import Backend, Infos, Outcome, SerialBackend, VectorBackend
-from rlalign.envs.make import flat, make_environment
+from rlalign.envs.backends import Infos, Outcome
+from rlalign.envs.building import Make, build_backend
 from rlalign.envs.recording import Recording, replay
 from rlalign.envs.spaces import check_spaces
 from rlalign.errors import EnvError
-
-Make = str | Callable[[], "gymnasium.Env[Any, Any]"] | Any
 
 
 class Episode(NamedTuple):
@@ -65,7 +60,7 @@ class Environments:
     ) -> None:
         if count < 1:
             raise EnvError(f"the number of environments must be at least 1, got {count}")
-        self._backend = _backend(make, count, asynchronous, dict(env_kwargs or {}))
+        self._backend = build_backend(make, count, asynchronous, dict(env_kwargs or {}))
         backend = self._backend
         self.count = backend.count
         self.env_id = make if isinstance(make, str) else backend.spec_id
@@ -79,8 +74,7 @@ class Environments:
         assert isinstance(backend.action_space, Box)
         self.observation_space = backend.observation_space
         self.action_space = backend.action_space
-        sequences = np.random.SeedSequence(seed).spawn(self.count)
-        self._generators = [np.random.Generator(np.random.PCG64(s)) for s in sequences]
+        self.reseed(seed)
         self._recording = Recording(self.count, self.action_space) if record else None
         self._action_dtype = self.action_space.dtype
         self._action_shape = (self.count, *self.action_space.shape)
@@ -96,6 +90,11 @@ class Environments:
         if self._current is None:
             raise RuntimeError("call reset() first")
         return self._current
+
+    def reseed(self, seed: int) -> None:
+        """Draw the seeds of the episodes that begin from now on as if made with `seed`."""
+        sequences = np.random.SeedSequence(seed).spawn(self.count)
+        self._generators = [np.random.Generator(np.random.PCG64(s)) for s in sequences]
 
     def reset(self) -> np.ndarray:
         """Begin a new episode everywhere; returns observations [count, obs] float32."""
@@ -206,11 +205,20 @@ class Environments:
         self._recording.restore(actions)
         self._current = found
 
-    def call(self, name: str, *args: Any, indices: list[int] | None = None, **kwargs: Any) -> Any:
-        """Attribute or method `name` of the environments, as a list with one item for each."""
-        return self._backend.call(
-            name, range(self.count) if indices is None else indices, *args, **kwargs
-        )
+    def get(self, name: str, *, indices: Sequence[int] | None = None) -> list[Any]:
+        """Attribute `name` of the environments, looked up through their wrappers."""
+        return self._backend.get(name, range(self.count) if indices is None else indices)
+
+    def set(self, name: str, value: Any, *, indices: Sequence[int] | None = None) -> None:
+        """Set attribute `name` of the environments."""
+        self._backend.set(name, value, range(self.count) if indices is None else indices)
+
+    def call(
+        self, name: str, *args: Any, indices: Sequence[int] | None = None, **kwargs: Any
+    ) -> list[Any]:
+        """Call method `name` of the environments; one result for each."""
+        chosen = range(self.count) if indices is None else indices
+        return self._backend.call(name, chosen, *args, **kwargs)
 
     def wrapped_by(self, wrapper: type) -> list[bool]:
         """For each environment, whether one of its wrappers is a `wrapper`."""
@@ -236,53 +244,3 @@ def as_environments(
     if isinstance(inner, Environments):
         return inner
     return Environments(env, count, seed=seed, asynchronous=asynchronous, env_kwargs=env_kwargs)
-
-
-def _backend(make: Make, count: int, asynchronous: bool, env_kwargs: dict[str, Any]) -> Backend:
-    if isinstance(make, VectorEnv):
-        if type(make) is SyncVectorEnv:
-            return SerialBackend([flat(env) for env in make.envs])
-        return VectorBackend(make)
-    if _is_sb3_vector(make):
-        from rlalign.interop.sb3_backend import backend_of
-
-        vector: Any = make
-        return backend_of(vector)
-    if isinstance(make, gymnasium.Env):
-        if count > 1 or asynchronous:
-            raise EnvError(
-                "one environment object cannot be run several times or in another process; "
-                "pass its id or a function that makes it"
-            )
-        return SerialBackend([flat(make)])
-    if not isinstance(make, str) and not callable(make):
-        raise EnvError(
-            f"cannot make environments from {type(make).__name__}; pass a gymnasium id, a D4RL "
-            "task, an environment, a function that makes one, or a vector environment"
-        )
-    single = partial(_make_one, make, env_kwargs)
-    if asynchronous:
-        single().close()  # a mistake in the id is told here, not from a worker process
-        return VectorBackend(
-            AsyncVectorEnv([single] * count, autoreset_mode=AutoresetMode.DISABLED)
-        )
-    return SerialBackend([single() for _ in range(count)])
-
-
-def _make_one(make: Make, env_kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    if isinstance(make, str):
-        return make_environment(make, **env_kwargs)
-    env = make()
-    if not isinstance(env, gymnasium.Env):
-        raise EnvError(
-            f"the environment function returned {type(env).__name__}, not a gymnasium.Env"
-        )
-    return flat(env)
-
-
-def _is_sb3_vector(env: Any) -> bool:
-    # Without importing stable-baselines3: an instance proves that its module is loaded.
-    return any(
-        base.__name__ == "VecEnv" and base.__module__.startswith("stable_baselines3.")
-        for base in type(env).__mro__
-    )

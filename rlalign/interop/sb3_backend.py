@@ -69,11 +69,16 @@ class SubprocessBackend:
             observations, np.asarray(rewards, np.float64), done & ~truncated, truncated, infos
         )
 
+    def get(self, name: str, indices: Sequence[int]) -> list[Any]:
+        """Attribute `name` of some environments."""
+        return self._vector.get_attr(name, indices)
+
+    def set(self, name: str, value: Any, indices: Sequence[int]) -> None:
+        """Set attribute `name` of some environments."""
+        self._vector.set_attr(name, value, indices)
+
     def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
-        """Attribute `name` of some environments, called with the arguments if it is callable."""
-        found = self._vector.get_attr(name, indices)
-        if not all(callable(item) for item in found):
-            return found
+        """Call method `name` of some environments."""
         return self._vector.env_method(name, *args, indices=indices, **kwargs)
 
     def wrapped_by(self, wrapper: type) -> list[bool]:

@@ -1,0 +1,72 @@
+"""From what a user hands over to environments: ids, objects, functions, vector environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gymnasium
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from rlalign.envs.backends import Backend, SerialBackend, VectorBackend
+from rlalign.envs.make import flat, make_environment
+from rlalign.errors import EnvError
+
+Make = str | Callable[[], "gymnasium.Env[Any, Any]"] | Any
+
+
+def build_backend(
+    make: Make, count: int, asynchronous: bool, env_kwargs: dict[str, Any]
+) -> Backend:
+    """The environments that `make` describes, see `Environments`.
+
+    Raises EnvError for something no environment can be made from.
+    """
+    if isinstance(make, VectorEnv):
+        if type(make) is SyncVectorEnv:
+            return SerialBackend([flat(env) for env in make.envs])
+        return VectorBackend(make)
+    if _is_sb3_vector(make):
+        from rlalign.interop.sb3_backend import backend_of
+
+        vector: Any = make
+        return backend_of(vector)
+    if isinstance(make, gymnasium.Env):
+        if count > 1 or asynchronous:
+            raise EnvError(
+                "one environment object cannot be run several times or in another process; "
+                "pass its id or a function that makes it"
+            )
+        return SerialBackend([flat(make)])
+    if not isinstance(make, str) and not callable(make):
+        raise EnvError(
+            f"cannot make environments from {type(make).__name__}; pass a gymnasium id, a D4RL "
+            "task, an environment, a function that makes one, or a vector environment"
+        )
+    single = partial(_make_one, make, env_kwargs)
+    if asynchronous:
+        single().close()  # a mistake in the id is told here, not from a worker process
+        return VectorBackend(
+            AsyncVectorEnv([single] * count, autoreset_mode=AutoresetMode.DISABLED)
+        )
+    return SerialBackend([single() for _ in range(count)])
+
+
+def _make_one(make: Make, env_kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    if isinstance(make, str):
+        return make_environment(make, **env_kwargs)
+    env = make()
+    if not isinstance(env, gymnasium.Env):
+        raise EnvError(
+            f"the environment function returned {type(env).__name__}, not a gymnasium.Env"
+        )
+    return flat(env)
+
+
+def _is_sb3_vector(env: Any) -> bool:
+    # Without importing stable-baselines3: an instance proves that its module is loaded.
+    return any(
+        base.__name__ == "VecEnv" and base.__module__.startswith("stable_baselines3.")
+        for base in type(env).__mro__
+    )
