@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(measure(*arguments.measure, arguments.updates)))
+        print(json.dumps(measure(arguments.measure[0], arguments.measure[1], arguments.updates)))
         return
     print("| layout | transitions | arrays | loaded | loaded and trained |\n|---|---|---|---|---|")
     for rebuilt in (False, True):

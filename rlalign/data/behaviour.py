@@ -62,7 +62,7 @@ class GaussianPolicy:
 
     def act(self, observations: Array, generator: np.random.Generator) -> Array:
         """Return actions [n, act]; sampled ones as D4RL's were, unless `deterministic`."""
-        hidden = observations.astype(np.float32, copy=False)
+        hidden: Array = observations.astype(np.float32, copy=False)
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden = np.maximum(hidden @ weight + bias, 0.0)
         mean, log_std = np.split(hidden @ self.weights[-1] + self.biases[-1], 2, axis=1)

@@ -200,7 +200,8 @@ class _Player:
             following, reward, terminated, truncated, _ = self.slots[slot].step(action)
             following = np.asarray(following, dtype=np.float32)
             row = np.concatenate(
-                [standing[slot], action, [reward, float(terminated)], following], dtype=np.float32
+                [standing[slot], action, [float(reward), float(terminated)], following],
+                dtype=np.float32,
             )
             self.episodes[playing[slot]].append(row)
             standing[slot] = following

@@ -147,7 +147,7 @@ class Dataset:
         """SHA-256 over layout, trajectory ends and the table's bytes."""
         digest = hashlib.sha256(json.dumps(self.layout.to_dict()).encode())
         digest.update(np.ascontiguousarray(self.ends, dtype="<i8").tobytes())
-        digest.update(memoryview(self.table.numpy()).cast("B"))
+        digest.update(self.table.numpy().data.cast("B"))
         return digest.hexdigest()
 
     def trajectories(self) -> Iterator[Trajectory]:
