@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from rlalign.envs.vector import Environments
 from rlalign.errors import EnvError, MissingPackageError
 
-VIDEO_PREFIX = "episode"
-
 
 class Policy(Protocol):
     """What stable-baselines3 and rlalign call a policy."""
@@ -99,9 +97,7 @@ def evaluate(
     return Episodes(tuple(returns), tuple(lengths), time.perf_counter() - started)
 
 
-def recording_environments(
-    env_id: str, folder: Path, *, episodes: int, seed: int
-) -> Environments:
+def recording_environments(env_id: str, folder: Path, *, episodes: int, seed: int) -> Environments:
     """One environment that writes its first `episodes` episodes to `folder` as MP4.
 
     Uses gymnasium's RecordVideo. Raises `MissingPackageError` without the extra `video` and
@@ -134,7 +130,7 @@ def recording_environments(
         env,
         str(folder),
         episode_trigger=lambda index: index < episodes,
-        name_prefix=VIDEO_PREFIX,
+        name_prefix=env_id.replace("/", "-"),
         disable_logger=True,
     )
     return Environments(recorder, seed=seed, record=False)

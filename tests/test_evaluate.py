@@ -116,7 +116,7 @@ def test_videos_are_written_for_each_episode(tmp_path: Path) -> None:
     evaluate(Still(), environments, 2)
     environments.close()
     videos = sorted(path.name for path in (tmp_path / "videos").glob("*.mp4"))
-    assert videos == ["episode-episode-0.mp4", "episode-episode-1.mp4"]
+    assert videos == ["Seeing-v0-episode-0.mp4", "Seeing-v0-episode-1.mp4"]
     with pytest.raises(EnvError, match="holds videos already"):
         recording_environments("Seeing-v0", tmp_path / "videos", episodes=2, seed=0)
 

@@ -1,0 +1,7 @@
+"""`python -m rlalign` is `rlalign`."""
+
+from __future__ import annotations
+
+from rlalign.cli import main
+
+main()

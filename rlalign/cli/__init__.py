@@ -1,0 +1,97 @@
+"""The command line `rlalign`. Commands import what they need only when they run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from rlalign.cli import data, evaluation, recipes, reporting, training
+from rlalign.errors import RlalignError
+
+INTERRUPTED = 130
+WRONG_USE = 2
+# Older versions of typer stand on click, newer ones bring their own copy of it.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="rlalign",
+    help="Offline and offline-to-online reinforcement learning, from recipe to report.",
+    epilog="Example: rlalign train demo && rlalign report runs --out report",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("train", epilog=training.TRAIN_EXAMPLE)(training.train)
+app.command("resume", epilog=training.RESUME_EXAMPLE)(training.resume)
+app.command("evaluate", epilog=evaluation.EXAMPLE)(evaluation.evaluate)
+app.command("collect", epilog=data.COLLECT_EXAMPLE)(data.collect)
+app.add_typer(data.app, name="data")
+app.add_typer(recipes.app, name="recipes")
+app.command("report", epilog=reporting.EXAMPLE)(reporting.report)
+app.command("sweep", epilog=training.SWEEP_EXAMPLE)(training.sweep)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from rlalign import __version__
+
+        typer.echo(f"rlalign {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Options of rlalign itself."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, 2 for a mistake that the user can put right, 130, 143."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code; a mistake becomes one line on stderr.
+
+    With RLALIGN_TRACEBACK set, errors show where they come from instead.
+    """
+    command = typer.main.get_command(app)
+    given = None if arguments is None else list(arguments)
+    try:
+        code = command.main(given, prog_name="rlalign", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except typer.Abort:
+        return _tell("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough; Python must not complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (RlalignError, OSError, _UsageError) as error:
+        if os.environ.get("RLALIGN_TRACEBACK"):
+            raise
+        return _tell(_sentence(error), WRONG_USE)
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    format_message = getattr(error, "format_message", None)
+    text = format_message() if format_message is not None else str(error)
+    return text or f"{type(error).__name__} without a message"
+
+
+def _tell(sentence: str, code: int) -> int:
+    typer.echo(f"error: {' '.join(sentence.split())}", err=True)
+    return code

@@ -1,0 +1,213 @@
+"""`rlalign collect` and `rlalign data {list,info,convert,verify}`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rlalign.cli.arguments import DatasetName, Progress, progress_wanted
+from rlalign.errors import DatasetError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rlalign.agent import Agent
+
+COLLECT_EXAMPLE = (
+    "Example: rlalign collect local/hopper-medium-v0, "
+    "or rlalign collect runs/demo-seed0 --transitions 100000 --out mine.hdf5"
+)
+LIST_EXAMPLE = "Example: rlalign data list | grep hopper"
+INFO_EXAMPLE = "Example: rlalign data info local/hopper-medium-v0"
+CONVERT_EXAMPLE = "Example: rlalign data convert minari/mujoco/hopper/medium-v0 hopper.hdf5"
+VERIFY_EXAMPLE = "Example: rlalign data verify local/hopper-medium-v0 mine.hdf5"
+
+app = typer.Typer(
+    help="List, describe, convert and check datasets.",
+    epilog=LIST_EXAMPLE,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def collect(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A local/... dataset, or who shall act: a run directory, an agent's file, or a "
+            "model of stable-baselines3.",
+            metavar="SOURCE",
+        ),
+    ],
+    transitions: Annotated[
+        int | None,
+        typer.Option("--transitions", "-n", min=1, help="How many. [default: 100000]"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="HDF5 file to write. [default: local/...: the cache]"),
+    ] = None,
+    environment: Annotated[
+        str | None,
+        typer.Option("--environment", "-e", help="A gymnasium id. [default: the run's]"),
+    ] = None,
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", "-c", help="Which one of the run.")
+    ] = "latest",
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.")] = None,
+    progress: Progress = None,
+) -> None:
+    """Collect a dataset by acting in MuJoCo.
+
+    Local datasets come from the behaviour policies that rlalign ships; others from an agent.
+    """
+    from rlalign.data.verify import describe
+
+    if out is not None and out.exists():
+        raise DatasetError(f"{out}: the file exists already")
+    shown = progress_wanted(progress)
+    if source.startswith("local/") and not Path(source).exists():
+        from rlalign.data.local import collect_local, load_local
+
+        name = source.removeprefix("local/")
+        if out is None:
+            dataset = load_local(name, transitions=transitions, seed=seed, progress=shown)
+        else:
+            dataset = collect_local(name, transitions=transitions, seed=seed, progress=shown)
+            dataset.save(out)
+        typer.echo(_as_text(describe(dataset)))
+        return
+    if out is None:
+        raise DatasetError(f"collecting from {source} needs --out FILE.hdf5")
+    dataset = _collect_from(
+        Path(source), environment, checkpoint, transitions or 100_000, seed or 0, shown
+    )
+    dataset.save(out)
+    typer.echo(_as_text(describe(dataset)))
+
+
+@app.command("list", epilog=LIST_EXAMPLE)
+def list_datasets(as_json: _Json = False) -> None:
+    """List the datasets known by name.
+
+    Beside each stands the environment that plays it. Minari's are not listed: `minari list
+    remote` does that.
+    """
+    from rlalign.data.d4rl import tasks
+    from rlalign.data.local import ENVIRONMENTS, local_names
+
+    rows = [
+        {"name": f"local/{name}", "environment": ENVIRONMENTS[name.split("-")[0]]}
+        for name in local_names()
+    ] + [{"name": f"d4rl/{task.name}", "environment": task.environment} for task in tasks()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    width = max(len(str(row["name"])) for row in rows)
+    for row in rows:
+        typer.echo(f"{row['name']:{width}}  {row['environment'] or '(offline only)'}")
+
+
+@app.command("info", epilog=INFO_EXAMPLE)
+def info(dataset: DatasetName, as_json: _Json = False) -> None:
+    """Print a dataset's sizes, returns, scores and fingerprint."""
+    from rlalign.data.dataset import load_dataset
+    from rlalign.data.verify import describe
+
+    facts = describe(load_dataset(dataset))
+    typer.echo(json.dumps(facts, indent=2) if as_json else _as_text(facts))
+
+
+@app.command("convert", epilog=CONVERT_EXAMPLE)
+def convert(
+    dataset: DatasetName,
+    target: Annotated[Path, typer.Argument(help="HDF5 file to write.", metavar="FILE")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Write a dataset as HDF5 in D4RL's layout."""
+    from rlalign.data.verify import convert as convert_dataset
+
+    typer.echo(f"wrote {convert_dataset(dataset, target, overwrite=overwrite)}")
+
+
+@app.command("verify", epilog=VERIFY_EXAMPLE)
+def verify(
+    datasets: Annotated[
+        list[str], typer.Argument(help="Names or files of datasets.", metavar="DATASETS...")
+    ],
+) -> None:
+    """Check datasets: values, bounds, ends, order of rows, fingerprint."""
+    from rlalign.data.verify import verify as check
+
+    wrong = []
+    for name in datasets:
+        findings = check(name)
+        typer.echo(name)
+        for finding in findings:
+            typer.echo(f"  {finding.level:8}{finding.check:13}{finding.message}")
+        wrong += [f"{name}: {one.message}" for one in findings if one.level == "error"]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more errors above)" if len(wrong) > 1 else ""
+        raise DatasetError(wrong[0] + more)
+
+
+class _ActingAgent:
+    """An agent as the collecting loop asks for it, with noise of its own generator."""
+
+    def __init__(self, agent: Agent, seed: int) -> None:
+        self.agent = agent
+        agent.exploration_generator.manual_seed(seed)
+
+    def act(self, observations: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        import torch
+
+        return self.agent.act(torch.from_numpy(observations), deterministic=False)
+
+
+def _collect_from(
+    source: Path,
+    environment: str | None,
+    checkpoint: str,
+    transitions: int,
+    seed: int,
+    progress: bool,
+) -> Any:
+    from rlalign.agent import Agent
+    from rlalign.cli.policies import load
+    from rlalign.data.collecting import collect as play
+    from rlalign.data.d4rl import reference_of_environment
+    from rlalign.envs.make import make_environment
+
+    policy, env_id = load(source, checkpoint, environment)
+    acting = _ActingAgent(policy, seed) if isinstance(policy, Agent) else policy
+    dataset = play(
+        acting,
+        lambda: make_environment(env_id),
+        transitions,
+        seed=seed,
+        name=f"collected from {source}",
+        progress=progress,
+    )
+    dataset.environment = env_id
+    dataset.reference = reference_of_environment(env_id)
+    return dataset
+
+
+def _as_text(facts: dict[str, Any]) -> str:
+    """A line for each fact, numbers of a group side by side; metadata as JSON."""
+    lines = []
+    for key, value in facts.items():
+        if key == "metadata":
+            text = json.dumps(value) if value else "–"
+        elif isinstance(value, dict):
+            text = ", ".join(f"{name} {number:g}" for name, number in value.items())
+        elif isinstance(value, tuple | list):
+            text = ", ".join(f"{number:g}" for number in value)
+        else:
+            text = "–" if value is None else str(value)
+        lines.append(f"{key:18}{text}")
+    return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""`rlalign evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rlalign.errors import EnvError
+
+if TYPE_CHECKING:
+    from rlalign.agent import Agent
+    from rlalign.evaluate import Episodes
+    from rlalign.interop.sb3_policy import SB3Policy
+
+EXAMPLE = "Example: rlalign evaluate runs/demo-seed0 --episodes 20 --video videos"
+
+
+def evaluate(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A run directory, an agent's file, or a model of stable-baselines3.",
+            metavar="RUN",
+        ),
+    ],
+    episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, help="Episodes.")] = 10,
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", "-c", help="Which one of the run.")
+    ] = "latest",
+    environment: Annotated[
+        str | None,
+        typer.Option("--environment", "-e", help="A gymnasium id. [default: the run's]"),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the initial states.")] = 0,
+    stochastic: Annotated[
+        bool, typer.Option("--stochastic", help="Sample actions instead of taking the mode.")
+    ] = False,
+    video: Annotated[
+        Path | None, typer.Option("--video", help="Folder to write MP4 videos to.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Play episodes with a trained agent."""
+    from rlalign.cli.policies import load
+    from rlalign.data.d4rl import reference_of_environment
+    from rlalign.envs.vector import Environments
+    from rlalign.evaluate import evaluate as play
+    from rlalign.evaluate import recording_environments
+
+    agent, env_id = load(run, checkpoint, environment)
+    if video is not None:
+        environments = recording_environments(env_id, video, episodes=episodes, seed=seed)
+    else:
+        environments = Environments(env_id, seed=seed, record=False)
+    try:
+        _check_spaces(agent, environments, env_id)
+        result = play(agent, environments, episodes, deterministic=not stochastic)
+    finally:
+        environments.close()
+    row = {"environment": env_id, **result.to_dict(reference_of_environment(env_id))}
+    typer.echo(json.dumps(row) if as_json else _describe(row, result))
+    if video is not None and not as_json:
+        typer.echo(f"videos in {video}")
+
+
+def _check_spaces(agent: Agent | SB3Policy, environments: Any, env_id: str) -> None:
+    for kind in ("observation", "action"):
+        wanted = getattr(agent, f"{kind}_space").shape
+        found = getattr(environments, f"{kind}_space").shape
+        if wanted != found:
+            raise EnvError(
+                f"{env_id}: {kind}s of shape {found}, but the agent was trained with {wanted}"
+            )
+
+
+def _describe(row: dict[str, Any], result: Episodes) -> str:
+    import numpy as np
+
+    score = row["normalized_score"]
+    return (
+        f"{row['environment']}: return {result.mean_return:.1f} "
+        f"(deviation {np.std(result.returns):.1f}, {min(result.returns):.1f} to "
+        f"{max(result.returns):.1f}) over {len(result.returns)} episodes of mean length "
+        f"{np.mean(result.lengths):.0f}"
+        + ("" if score is None else f"; normalised score {score:.1f}")
+    )

@@ -1,0 +1,116 @@
+"""`rlalign train`, `resume` and `sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rlalign.cli.arguments import Overrides, Progress, RecipeName, progress_wanted
+
+TRAIN_EXAMPLE = "Example: rlalign train iql/local/hopper-medium-v0 seed=1 offline.steps=1e5"
+RESUME_EXAMPLE = "Example: rlalign resume runs/demo-seed0"
+SWEEP_EXAMPLE = (
+    "Example: rlalign sweep iql/local/hopper-medium-v0 --seeds 5 settings.expectile=0.7,0.9"
+)
+RUNS = Path("runs")
+
+
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The run directory. [default: runs/RECIPE-seedN]"),
+    ] = None,
+    progress: Progress = None,
+) -> None:
+    """Train an agent as a recipe says.
+
+    Offline on its dataset, online in its environment, or one after the other.
+    """
+    from rlalign.experiment import train as run_training
+    from rlalign.recipe import agent_settings, load_recipe, online_settings
+
+    loaded = load_recipe(recipe, overrides or [])
+    agent_settings(loaded, recipe)
+    online_settings(loaded, recipe)
+    directory = out if out is not None else _free_directory(recipe, loaded.seed)
+    run_training(loaded, directory, progress=progress_wanted(progress))
+    _tell_result(directory)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
+    progress: Progress = None,
+) -> None:
+    """Continue a run from its last checkpoint."""
+    from rlalign.experiment import resume as resume_training
+
+    resume_training(run, progress=progress_wanted(progress))
+    _tell_result(run)
+
+
+def sweep(
+    recipe: RecipeName,
+    grid: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Changes; several values with commas between them span a grid.",
+            metavar="KEY=A,B",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", "-s", min=1, help="Seeds 0, 1, ... for each point.")
+    ] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of the runs. [default: runs/RECIPE]"),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Runs at a time. [default: CPU cores]"),
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Run on Ray (extra `ray`).")] = False,
+) -> None:
+    """Train a recipe for several seeds and settings.
+
+    Each run has a process of its own. Started again, a sweep leaves finished runs alone and
+    resumes interrupted ones.
+    """
+    from rlalign.sweep import plan, run_sweep
+    from rlalign.sweep_engines import local_engine, ray_engine
+
+    folder = out if out is not None else RUNS / recipe_slug(recipe)
+    planned = plan(recipe, grid or [], seeds=seeds, folder=folder)
+    engine = ray_engine(jobs) if ray else local_engine(jobs)
+    failures = run_sweep(planned, engine, tell=typer.echo)
+    if failures:
+        typer.echo(f"{len(failures)} of {len(planned)} runs failed:", err=True)
+        for failure in failures:
+            typer.echo(f"  {failure.directory}: {failure.reason}", err=True)
+        raise typer.Exit(1)
+
+
+def recipe_slug(recipe: str) -> str:
+    """A recipe's name or path as a folder's name: iql/hopper-medium-v2 -> iql-hopper-medium-v2."""
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml"):
+        return path.stem
+    return "-".join(part for part in path.parts if part not in ("/", ".", ".."))
+
+
+def _free_directory(recipe: str, seed: int) -> Path:
+    first = RUNS / f"{recipe_slug(recipe)}-seed{seed}"
+    candidate, number = first, 2
+    while candidate.exists():
+        candidate = first.with_name(f"{first.name}-{number}")
+        number += 1
+    return candidate
+
+
+def _tell_result(directory: Path) -> None:
+    from rlalign.report import describe_run
+
+    typer.echo(describe_run(directory))

@@ -1,0 +1,163 @@
+"""Runs of one recipe put together over their seeds, and what is measured of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.integrate import trapezoid
+
+from rlalign.report.runs import Curve, Run
+from rlalign.report.statistics import Estimate, estimate
+
+DIP_STEPS = 20_000
+
+
+@dataclass(frozen=True)
+class Group:
+    """The seeds of one agent, with one configuration, on one task."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def task(self) -> str:
+        """Dataset, or environment where there is none."""
+        return self.runs[0].task
+
+    @property
+    def behaviour(self) -> float | None:
+        """Mean score of the policy that the dataset was collected with."""
+        return self.runs[0].behaviour
+
+    @property
+    def has_offline(self) -> bool:
+        """Whether every run was evaluated offline."""
+        return all(len(run.offline) for run in self.runs)
+
+    @property
+    def has_online(self) -> bool:
+        """Whether every run was evaluated online."""
+        return all(len(run.online) for run in self.runs)
+
+    def final(self) -> Estimate:
+        """The score at the end."""
+        return self._over_seeds(lambda run: run.final)
+
+    def offline_final(self) -> Estimate:
+        """The score when the offline phase ended."""
+        return self._over_seeds(lambda run: run.offline.final)
+
+    def lowest_early_online(self) -> Estimate:
+        """The lowest score within the first 20 000 online steps: how deep the switch dips."""
+        return self._over_seeds(lambda run: _lowest(run.online))
+
+    def online_area(self) -> Estimate:
+        """Area under the online curve divided by its length: the mean score while learning."""
+        return self._over_seeds(_area)
+
+    def curve(self, phase: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Steps [points] and scores [seeds, points] where all seeds were evaluated."""
+        curves = [run.offline if phase == "offline" else run.online for run in self.runs]
+        common = curves[0].steps
+        for curve in curves[1:]:
+            common = np.intersect1d(common, curve.steps)
+        rows = [curve.scores[np.searchsorted(curve.steps, common)] for curve in curves]
+        return common, np.stack(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything measured, as plain JSON types."""
+        first = self.runs[0]
+        measured: dict[str, Any] = {
+            "task": self.task,
+            "agent": first.agent,
+            "label": self.label,
+            "normalized": first.normalized,
+            "behaviour": self.behaviour,
+            "final": self.final().to_dict(),
+            "runs": [{"path": str(run.path), "seed": run.seed} for run in self.runs],
+            "configuration": first.configuration,
+        }
+        if self.has_offline:
+            measured["offline_final"] = self.offline_final().to_dict()
+        if self.has_online:
+            measured["lowest_in_first_20000_online_steps"] = self.lowest_early_online().to_dict()
+            measured["online_area"] = self.online_area().to_dict()
+        return measured
+
+    def _over_seeds(self, measure: Callable[[Run], float]) -> Estimate:
+        return estimate([measure(run) for run in self.runs])
+
+
+def make_groups(runs: Sequence[Run]) -> list[Group]:
+    """Runs grouped by everything but their seed, ordered by task and label."""
+    members: dict[str, list[Run]] = {}
+    for run in runs:
+        members.setdefault(run.group, []).append(run)
+    first = [group[0] for group in members.values()]
+    groups = [
+        Group(_label(group[0], first), tuple(sorted(group, key=lambda run: run.seed)))
+        for group in members.values()
+    ]
+    return sorted(groups, key=lambda group: (group.task, group.label))
+
+
+def by_task(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """The groups of each task."""
+    tasks: dict[str, list[Group]] = {}
+    for group in groups:
+        tasks.setdefault(group.task, []).append(group)
+    return tasks
+
+
+def _label(run: Run, others: Sequence[Run]) -> str:
+    """The agent's name, with what tells it from other groups of the same agent and task."""
+    rivals = [
+        _flat(other.configuration)
+        for other in others
+        if (other.agent, other.task) == (run.agent, run.task)
+    ]
+    mine = _flat(run.configuration)
+    keys = sorted({key for rival in rivals for key in rival} | set(mine))
+    differing = [key for key in keys if len({repr(rival.get(key)) for rival in rivals}) > 1]
+    if not differing:
+        return run.agent
+    told = ", ".join(
+        f"{key.removeprefix('settings.')}={_short(mine.get(key))}" for key in differing
+    )
+    return f"{run.agent} ({told})"
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "default"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _flat(configuration: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in configuration.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _lowest(curve: Curve) -> float:
+    early = curve.scores[curve.steps <= DIP_STEPS]
+    return float(early.min() if len(early) else curve.scores[0])
+
+
+def _area(run: Run) -> float:
+    steps, scores = run.online.steps, run.online.scores
+    if steps[0] > 0 and len(run.offline):
+        # The online phase starts from where the offline one ended.
+        steps = np.concatenate([[0], steps])
+        scores = np.concatenate([[run.offline.final], scores])
+    if len(steps) == 1:
+        return float(scores[0])
+    return float(trapezoid(scores, steps) / (steps[-1] - steps[0]))

@@ -1,0 +1,117 @@
+"""The tables of a report, as text in rows and columns; files render them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlalign.report.groups import Group
+from rlalign.report.statistics import Estimate, over_tasks
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text: the first column names things, the others are numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def scores_table(groups: Sequence[Group]) -> Table:
+    """What each agent reached in the end."""
+    columns = ("agent", "seeds", "after", "behaviour", "mean ± error", "IQM", "95 % interval")
+    rows = []
+    for group in groups:
+        final = group.final()
+        rows.append(
+            (
+                group.label,
+                str(final.count),
+                "online" if group.has_online else "offline",
+                number(group.behaviour),
+                mean_and_error(final),
+                number(final.interquartile_mean),
+                interval(final),
+            )
+        )
+    return Table("Final score", columns, tuple(rows))
+
+
+def online_table(groups: Sequence[Group]) -> Table | None:
+    """How the online phase went; None where there is none."""
+    columns = (
+        "agent",
+        "offline end",
+        "lowest, first 20k steps",
+        "online end",
+        "95 % interval",
+        "area under curve",
+    )
+    rows = []
+    for group in groups:
+        if not group.has_online:
+            continue
+        final = group.final()
+        rows.append(
+            (
+                group.label,
+                mean_and_error(group.offline_final()) if group.has_offline else "–",
+                mean_and_error(group.lowest_early_online()),
+                mean_and_error(final),
+                interval(final),
+                mean_and_error(group.online_area()),
+            )
+        )
+    return Table("Online phase", columns, tuple(rows)) if rows else None
+
+
+def overview_table(tasks: Mapping[str, Sequence[Group]]) -> Table | None:
+    """Tasks down, agents across, final scores; None where there is only one task."""
+    if len(tasks) < 2:
+        return None
+    labels = sorted({group.label for groups in tasks.values() for group in groups})
+    rows = []
+    for task, groups in tasks.items():
+        known = {group.label: group for group in groups}
+        behaviour = next((g.behaviour for g in groups if g.behaviour is not None), None)
+        cells = [mean_and_error(known[name].final()) if name in known else "–" for name in labels]
+        rows.append((task, number(behaviour), *cells))
+    return Table("Final scores of all tasks", ("task", "behaviour", *labels), tuple(rows))
+
+
+def aggregate_table(tasks: Mapping[str, Sequence[Group]]) -> Table | None:
+    """Agents that were trained on every task, over all tasks; None where returns are raw."""
+    groups = [group for members in tasks.values() for group in members]
+    if len(tasks) < 2 or not all(group.runs[0].normalized for group in groups):
+        return None
+    rows = []
+    for label in sorted({group.label for group in groups}):
+        members = [group for group in groups if group.label == label]
+        if len(members) < len(tasks):
+            continue
+        scores = [np.array([run.final for run in group.runs]) for group in members]
+        found = over_tasks(scores)
+        rows.append((label, number(found.mean), number(found.interquartile_mean), interval(found)))
+    columns = ("agent", "mean of tasks", "IQM", "95 % interval of the IQM")
+    return Table("Over all tasks", columns, tuple(rows)) if rows else None
+
+
+def number(value: float | None) -> str:
+    """One decimal, or a dash for what there is not."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def mean_and_error(found: Estimate) -> str:
+    """`67.5 ± 1.2`."""
+    return number(found.mean) + ("" if found.error is None else f" ± {number(found.error)}")
+
+
+def interval(found: Estimate) -> str:
+    """`[65.1, 70.2]`."""
+    if found.interval is None:
+        return "–"
+    low, high = found.interval
+    return f"[{number(low)}, {number(high)}]"

@@ -1,0 +1,98 @@
+"""Write a report's files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlalign.atomic import write_atomic, write_json
+from rlalign.errors import RlalignError
+from rlalign.report.groups import Group, make_groups
+from rlalign.report.runs import Run, collect_runs, read_run
+from rlalign.report.tables import mean_and_error, number
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where a report lies, and what to print."""
+
+    html: Path
+    markdown: Path
+    results: Path
+    pictures: tuple[Path, ...]
+    summary: str
+
+
+def write_report(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    title: str = "rlalign report",
+    unfinished: bool = False,
+) -> Written:
+    """Report `runs` (run directories, or folders that hold some) into the folder `out`.
+
+    Writes report.html, report.md, results.json and one PNG a task. Runs that are left out are
+    named in the report. Raises `CheckpointError` when none is left.
+    """
+    from rlalign.report.document import make_document
+    from rlalign.report.render import markdown, page
+
+    out = Path(out)
+    collection = collect_runs([Path(run) for run in runs], unfinished=unfinished)
+    groups = make_groups(collection.runs)
+    if out.exists() and not out.is_dir():
+        raise RlalignError(f"{out}: a file is in the place of the report's folder")
+    document = make_document(title, collection, groups)
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for section in document.sections:
+        picture = out / f"{section.file_stem}.png"
+        write_atomic(picture, section.light)
+        pictures.append(picture)
+    results = {"notes": list(collection.notes), "groups": [group.to_dict() for group in groups]}
+    write_json(out / "results.json", results)
+    write_atomic(out / "report.md", markdown(document).encode())
+    write_atomic(out / "report.html", page(document).encode())
+    return Written(
+        html=out / "report.html",
+        markdown=out / "report.md",
+        results=out / "results.json",
+        pictures=tuple(pictures),
+        summary=_summary(groups, collection.notes),
+    )
+
+
+def describe_run(directory: str | Path) -> str:
+    """One run in a line or two: behaviour, offline and online score, and where it lies."""
+    run = read_run(Path(directory))
+    what = "normalised score" if run.normalized else "return"
+    parts = [
+        f"{name} {number(value)}" for name, value in _stages(run).items() if not math.isnan(value)
+    ]
+    scores = f"{what}: {', '.join(parts)}" if parts else "no evaluation yet"
+    return f"{run.agent} on {run.task}, seed {run.seed}: {scores}\n{run.status}: {run.path}"
+
+
+def _stages(run: Run) -> dict[str, float]:
+    return {
+        "behaviour": math.nan if run.behaviour is None else run.behaviour,
+        "offline": run.offline.final if len(run.offline) else math.nan,
+        "online": run.online.final if len(run.online) else math.nan,
+    }
+
+
+def _summary(groups: Sequence[Group], notes: Sequence[str]) -> str:
+    rows = [("task", "agent", "seeds", "behaviour", "offline", "online")]
+    for group in groups:
+        offline = mean_and_error(group.offline_final()) if group.has_offline else "–"
+        online = mean_and_error(group.final()) if group.has_online else "–"
+        seeds = str(len(group.runs))
+        rows.append((group.task, group.label, seeds, number(group.behaviour), offline, online))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)])

@@ -1,0 +1,181 @@
+"""What runs the processes of a sweep: threads of this machine, or Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rlalign.errors import MissingPackageError
+
+GRACE = 60.0  # seconds for an interrupted run to write its checkpoint
+
+
+@dataclass(frozen=True)
+class Command:
+    """Arguments of `rlalign` and the file that its output goes to."""
+
+    arguments: tuple[str, ...]
+    log: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a process ended, and the last line that it wrote."""
+
+    code: int
+    last_line: str
+
+
+Engine = Callable[[Mapping[int, Command]], Iterator[tuple[int, Outcome]]]
+"""Runs commands and yields each one's outcome under its key, in the order in which they end."""
+
+
+class _Processes:
+    """The running children, so that none outlives an interrupted sweep."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def run(self, command: Command) -> Outcome:
+        with command.log.open("wb") as log:
+            with self._lock:
+                if self._stopped:
+                    return Outcome(130, "interrupted before it began")
+                child = _start(command, log)
+                self._running.add(child)
+            code = child.wait()
+            with self._lock:
+                self._running.discard(child)
+        return Outcome(code, _last_line(command.log))
+
+    def stop(self) -> None:
+        """Ask every child to write its checkpoint and end; kill those that do not."""
+        with self._lock:
+            self._stopped = True
+            children = list(self._running)
+        for child in children:
+            child.terminate()
+        for child in children:
+            try:
+                child.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+def local_engine(processes: int | None = None) -> Engine:
+    """Up to `processes` runs at a time on this machine, one core each; default: all cores."""
+
+    def engine(commands: Mapping[int, Command]) -> Iterator[tuple[int, Outcome]]:
+        children = _Processes()
+        with ThreadPoolExecutor(processes or len(os.sched_getaffinity(0))) as pool:
+            futures = {pool.submit(children.run, command): k for k, command in commands.items()}
+            previous = _on_termination(_interrupt)
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                children.stop()
+                raise
+            finally:
+                _on_termination(previous)
+
+    return engine
+
+
+def ray_engine(processes: int | None = None) -> Engine:
+    """Runs as Ray tasks of one CPU each, on the cluster of RAY_ADDRESS or a local one.
+
+    All machines of a cluster must see the same folders. Raises `MissingPackageError` without
+    the extra `ray`.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise MissingPackageError("--ray needs Ray; pip install 'rlalign[ray]'") from None
+
+    def engine(commands: Mapping[int, Command]) -> Iterator[tuple[int, Outcome]]:
+        own = not ray.is_initialized()
+        if own:
+            address = os.environ.get("RAY_ADDRESS")
+            size: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False}
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if address else size),
+            )
+        remote = ray.remote(num_cpus=1, max_retries=0)(run_command)
+        waiting: dict[Any, int] = {}
+        try:
+            for key, command in commands.items():
+                log = str(command.log.resolve())
+                waiting[remote.remote(list(command.arguments), log, os.getcwd())] = key
+            while waiting:
+                (ready,), _ = ray.wait(list(waiting), num_returns=1)
+                key = waiting.pop(ready)
+                yield key, _ray_outcome(ray, ready)
+        finally:
+            for task in waiting:
+                ray.cancel(task)
+            if own:
+                ray.shutdown()
+
+    return engine
+
+
+def run_command(arguments: list[str], log: str, folder: str) -> tuple[int, str]:
+    """What a Ray worker does: run `rlalign` in `folder`; returns exit code and last line."""
+    os.chdir(folder)
+    outcome = _Processes().run(Command(tuple(arguments), Path(log)))
+    return outcome.code, outcome.last_line
+
+
+def _ray_outcome(ray: Any, task: Any) -> Outcome:
+    try:
+        code, last_line = ray.get(task)
+    except ray.exceptions.RayError as error:
+        return Outcome(1, str(error).strip().splitlines()[-1])
+    return Outcome(code, last_line)
+
+
+def _start(command: Command, log: Any) -> subprocess.Popen[bytes]:
+    # Several runs on one machine are fastest with one thread each.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "rlalign", *command.arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=environment,
+    )
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    # A finished run tells its scores first and its directory last.
+    told = [line for line in lines if line.startswith("error: ")] or lines[-2:-1] or lines
+    return told[-1].strip() if told else ""
+
+
+def _on_termination(handler: Any) -> Any:
+    """Set SIGTERM's handler where that is allowed, and return the one before."""
+    if threading.current_thread() is not threading.main_thread():
+        return signal.SIG_DFL
+    return signal.signal(signal.SIGTERM, handler)
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    sys.exit(128 + signal.SIGTERM)
