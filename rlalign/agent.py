@@ -283,9 +283,9 @@ class Agent(ABC):
 
     def get_env(self) -> Any:
         """Return the environments as a stable-baselines3 VecEnv, or None."""
-        from rlalign.interop.sb3 import SB3VecEnv
+        from rlalign.interop.sb3 import view_of
 
-        return None if self._env is None else SB3VecEnv(self._env)
+        return None if self._env is None else view_of(self._env)
 
     def set_env(self, env: Any) -> None:
         """Use other environments with the same spaces.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from stable_baselines3.common.monitor import Monitor
@@ -13,7 +14,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from rlalign.envs.vector import Environments, StepResult
 from rlalign.interop.sb3_policy import SB3Policy, load_sb3_policy
 
-__all__ = ["SB3Policy", "SB3VecEnv", "load_sb3_policy", "step_infos", "step_locals"]
+__all__ = [
+    "SB3Policy",
+    "SB3VecEnv",
+    "load_sb3_policy",
+    "step_infos",
+    "step_locals",
+    "view_of",
+]
 
 Indices = int | Iterable[int] | None
 
@@ -97,6 +105,16 @@ class SB3VecEnv(DummyVecEnv):
 
     def _chosen(self, indices: Indices) -> list[int]:
         return [int(index) for index in self._get_indices(indices)]
+
+
+_VIEWS: WeakKeyDictionary[Environments, SB3VecEnv] = WeakKeyDictionary()
+
+
+def view_of(environments: Environments) -> SB3VecEnv:
+    """The view of `environments`, the same one each time: callbacks ask for it at every step."""
+    if environments not in _VIEWS:
+        _VIEWS[environments] = SB3VecEnv(environments)
+    return _VIEWS[environments]
 
 
 def step_infos(result: StepResult, seconds: float) -> list[dict[str, Any]]:
