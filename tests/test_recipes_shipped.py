@@ -1,0 +1,126 @@
+"""Shipped recipes: all of them load, name what exists, and hold the papers' numbers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlalign.data.d4rl import task
+from rlalign.data.local import local_names
+from rlalign.recipe import (
+    agent_class,
+    agent_settings,
+    list_recipes,
+    load_recipe,
+    online_settings,
+)
+from rlalign.recipe.loading import shipped_recipes
+
+LOCOMOTION = [
+    f"{name}-{kind}-v2"
+    for name in ("halfcheetah", "hopper", "walker2d")
+    for kind in ("medium", "medium-replay", "medium-expert")
+]
+ANTMAZE = [
+    f"antmaze-{kind}-v2"
+    for kind in (
+        "umaze",
+        "umaze-diverse",
+        "medium-play",
+        "medium-diverse",
+        "large-play",
+        "large-diverse",
+    )
+]
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_recipe_loads_and_its_settings_exist(name: str) -> None:
+    recipe = load_recipe(name)
+    agent_settings(recipe, name)
+    online_settings(recipe, name)
+
+
+def test_every_promised_recipe_is_there() -> None:
+    names = set(list_recipes())
+    for agent in ("iql", "awac", "td3_bc"):
+        assert {f"{agent}/{name}" for name in (*LOCOMOTION, *ANTMAZE)} <= names
+    for agent in ("iql", "awac", "td3_bc", "bc"):
+        assert {f"{agent}/local/{name}" for name in local_names()} <= names
+    for agent in ("sac", "td3"):
+        for name in ("halfcheetah", "hopper", "walker2d", "ant"):
+            assert f"{agent}/{name}-v5" in names
+    assert "demo" in names
+
+
+@pytest.mark.parametrize("name", [name for name in list_recipes() if "/" in name])
+def test_file_name_says_agent_and_data(name: str) -> None:
+    recipe = load_recipe(name)
+    agent, _, rest = name.partition("/")
+    assert recipe.agent == agent
+    if rest.endswith("-v5"):
+        assert recipe.environment is not None
+        assert recipe.environment.lower() == rest
+    elif rest.startswith("local/"):
+        assert recipe.dataset == rest
+        assert rest.removeprefix("local/") in local_names()
+    else:
+        assert recipe.dataset == f"d4rl/{rest}"
+        assert task(rest).name == rest
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("iql/hopper-medium-v2", {"expectile": 0.7, "beta": 3.0, "reward_scale": "return_range"}),
+        ("iql/antmaze-large-play-v2", {"expectile": 0.9, "beta": 10.0, "reward_shift": -1.0}),
+        ("iql/local/ant-expert-v0", {"expectile": 0.7, "actor_schedule": "cosine"}),
+        ("awac/walker2d-medium-v2", {"temperature": 1 / 3, "hidden": (256, 256, 256)}),
+        ("awac/antmaze-umaze-v2", {"temperature": 0.1, "reward_shift": -1.0}),
+        (
+            "td3_bc/hopper-medium-v2",
+            {"alpha": 2.5, "policy_delay": 2, "observation_normalization": "standard"},
+        ),
+        ("sac/ant-v5", {"critics": 2, "actor_learning_rate": 3e-4, "target_entropy": None}),
+    ],
+)
+def test_settings_are_the_papers(name: str, expected: dict[str, Any]) -> None:
+    settings = agent_settings(load_recipe(name))
+    for key, value in expected.items():
+        found = getattr(settings, key)
+        assert found == value or math.isclose(found, value, rel_tol=1e-12), key
+
+
+def test_antmaze_is_evaluated_with_a_hundred_episodes() -> None:
+    assert load_recipe("iql/antmaze-umaze-v2").evaluation.episodes == 100
+    assert load_recipe("iql/hopper-medium-v2").evaluation.episodes == 10
+
+
+def test_online_recipes_fill_what_they_leave_out_with_the_agents_defaults() -> None:
+    recipe = load_recipe("iql/hopper-medium-v2", ["online.steps=100"])
+    assert recipe.online.replay is None
+    assert online_settings(recipe).replay == agent_class(recipe).online_defaults.replay == "union"
+
+
+def test_agent_without_dataset_draws_from_interaction_alone() -> None:
+    recipe = load_recipe(
+        "iql/hopper-medium-v2",
+        ["dataset=", "environment=Hopper-v5", "offline.steps=0", "online.steps=9"],
+    )
+    assert online_settings(recipe).replay == "online"
+
+
+def test_each_base_is_used() -> None:
+    folder = shipped_recipes()
+    bases = {path.resolve() for path in folder.rglob("_*.yaml")}
+    used = set()
+    for path in folder.rglob("*.yaml"):
+        for line in path.read_text().splitlines():
+            if line.startswith("base:"):
+                used.add((path.parent / line.split(":", 1)[1].strip()).resolve())
+    assert bases
+    assert bases == used & bases
+    assert all(Path(path).is_file() for path in used)
