@@ -261,7 +261,9 @@ class Dataset:
         return save(self, Path(path))
 
 
-def load_dataset(name: str | Path, *, cache: str | Path | None = None) -> Dataset:
+def load_dataset(
+    name: str | Path, *, cache: str | Path | None = None, horizon: int | None = None
+) -> Dataset:
     """Load a dataset by name or path.
 
     Args:
@@ -270,6 +272,7 @@ def load_dataset(name: str | Path, *, cache: str | Path | None = None) -> Datase
             of an HDF5 file in D4RL's layout.
         cache: folder of collected and downloaded files; default ``RLALIGN_CACHE`` or the user's
             cache folder.
+        horizon: steps after which episodes were cut, for a file without ``timeouts``.
 
     Raises:
         DatasetError: if the dataset is unknown, missing, damaged or cannot be made.
@@ -296,7 +299,7 @@ def load_dataset(name: str | Path, *, cache: str | Path | None = None) -> Datase
         raise DatasetError(
             f"there is no file {path}, and a dataset's name begins with local/, d4rl/ or minari/"
         )
-    return read_hdf5(path)
+    return read_hdf5(path, horizon=horizon)
 
 
 def check_spaces(dataset: Dataset, observation_space: Space[Any], action_space: Space[Any]) -> None:

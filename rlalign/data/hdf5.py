@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from rlalign.data.checks import check_shapes, read_finite, read_flags
 from rlalign.data.d4rl import Task, task_of_file
 from rlalign.data.dataset import Array, Dataset
+from rlalign.data.facts import ATTRIBUTE, decode, of_task
 from rlalign.errors import DatasetError
 from rlalign.layout import Layout
 
 if TYPE_CHECKING:
     import h5py
 
-REQUIRED = ("observations", "actions", "rewards", "terminals")
-ATTRIBUTE = "rlalign"  # JSON written by rlalign.data.saving
 BLOCK_BYTES = 8 << 20
 # An ant covers at most about half a metre in one step of a maze; a reset moves it further.
 MAZE_JUMP = 1.0
@@ -72,7 +71,8 @@ def read_hdf5(
     with _open(path) as file:
         try:
             return _read(file, path, name, task, horizon)
-        except (OSError, RuntimeError, KeyError) as error:
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+            # h5py answers damage with any of these.
             raise DatasetError(
                 f"{path}: the file is damaged or truncated and cannot be read to its end"
             ) from error
@@ -97,128 +97,66 @@ def _open(path: Path) -> h5py.File:
 def _read(
     file: h5py.File, path: Path, name: str, task: Task | None, horizon: int | None
 ) -> Dataset:
-    count, sizes = _check_shapes(file, path)
+    count, sizes = check_shapes(file, path)
     rebuilt = "next_observations" not in file
     episodes = _episodes(file, path, task, horizon, rebuilt)
     layout = Layout(sizes.pop("observations"), sizes.pop("actions"), sizes)
     kept = int(episodes.keep.sum())
     if kept == 0:
         raise DatasetError(f"{path}: no row has a successor, so there are no transitions")
-    table = torch.empty(kept, layout.width)
+    table = _allocate(path, kept, layout.width)
     _fill(file, path, table.numpy(), layout, episodes)
     _require_ends(episodes.last, file, path, horizon)
     ends = np.flatnonzero(episodes.last[episodes.keep]) + 1
     if len(ends) == 0 or ends[-1] != kept:
         ends = np.append(ends, kept)
-    stored = _stored(file, path)
-    environment = stored.get("environment") or (task.played_as if task else None)
-    reference = stored.get("reference") or (task.reference if task else None)
-    metadata = {**stored.get("metadata", {}), "source": str(path)}
-    if task is not None:
-        metadata["d4rl_task"] = task.name
+    if ATTRIBUTE in file.attrs:
+        known = decode(file.attrs[ATTRIBUTE], path, layout.action_size)
+    else:
+        known = of_task(task, layout.action_size)
+    metadata = {**known.metadata, "source": str(path)}
     if rebuilt:
         metadata["rows_without_successor"] = count - kept
-    if stored.get("fingerprint"):
-        metadata["stored_fingerprint"] = stored["fingerprint"]
-    low, high = _bounds(stored, task, layout.action_size)
+    if known.fingerprint is not None:
+        metadata["stored_fingerprint"] = known.fingerprint
     return Dataset(
         table=table,
         layout=layout,
         ends=ends,
         name=name,
-        environment=environment,
-        action_low=low,
-        action_high=high,
-        reference=tuple(reference) if reference else None,
+        environment=known.environment,
+        action_low=known.action_low,
+        action_high=known.action_high,
+        reference=known.reference,
         metadata=metadata,
     )
 
 
-def _stored(file: h5py.File, path: Path) -> dict[str, Any]:
-    """Return what rlalign wrote beside the arrays, empty for files of others."""
+def _allocate(path: Path, rows: int, width: int) -> torch.Tensor:
     try:
-        stored: dict[str, Any] = json.loads(file.attrs.get(ATTRIBUTE, "{}"))
-    except (ValueError, TypeError) as error:
-        raise DatasetError(f"{path}: its attribute {ATTRIBUTE!r} is not valid JSON") from error
-    return stored
+        return torch.empty(rows, width)
+    except (RuntimeError, MemoryError) as error:
+        raise DatasetError(
+            f"{path}: its {rows:,} transitions need {rows * width * 4 / 1e9:.1f} GB of memory, "
+            "which this machine does not have"
+        ) from error
 
 
 def _require_ends(last: Array, file: h5py.File, path: Path, horizon: int | None) -> None:
     if not last.any() and "timeouts" not in file and horizon is None:
         raise DatasetError(
-            f"{path}: no row is marked in 'terminals' and there is no 'timeouts', so nothing tells "
-            "where episodes end; give the number of steps after which they were cut (horizon)"
+            f"{path}: no row is marked in 'terminals' and there is no 'timeouts', so nothing "
+            "tells where episodes end; say after how many steps they were cut (horizon)"
         )
-
-
-def _bounds(
-    stored: dict[str, Any], task: Task | None, size: int
-) -> tuple[Array | None, Array | None]:
-    """Return the actions' bounds: those stored, or [-1, 1] in D4RL's tasks, or None."""
-    if stored.get("action_low") is not None and stored.get("action_high") is not None:
-        return (
-            np.asarray(stored["action_low"], dtype=np.float32),
-            np.asarray(stored["action_high"], dtype=np.float32),
-        )
-    if task is None:
-        return None, None
-    return np.full(size, -1.0, dtype=np.float32), np.full(size, 1.0, dtype=np.float32)
-
-
-def _check_shapes(file: h5py.File, path: Path) -> tuple[int, dict[str, int]]:
-    """Check keys, dtypes and shapes; return the number of rows and each column's size."""
-    import h5py
-
-    missing = [key for key in REQUIRED if not isinstance(file.get(key), h5py.Dataset)]
-    if missing:
-        raise DatasetError(f"{path}: missing {', '.join(map(repr, missing))}, found {sorted(file)}")
-    count = file["observations"].shape[0] if file["observations"].shape else 0
-    if count == 0:
-        raise DatasetError(f"{path}: the dataset is empty")
-    sizes: dict[str, int] = {}
-    extras = [f"extras/{key}" for key in file.get("extras", {})]
-    optional = [key for key in ("timeouts", "next_observations") if key in file]
-    for key in (*REQUIRED, *optional, *extras):
-        data = file[key]
-        flags = key in ("terminals", "timeouts")
-        if data.dtype.kind not in ("biuf" if flags else "fiu" if key == "rewards" else "f"):
-            wanted = "true/false values" if flags else "floating-point numbers"
-            raise DatasetError(f"{path}: {key!r} has dtype {data.dtype}, expected {wanted}")
-        shape = data.shape
-        column = key in ("rewards", "terminals", "timeouts")
-        if shape[:1] != (count,):
-            raise DatasetError(
-                f"{path}: {key!r} has {shape[0] if shape else 0} rows, 'observations' {count}"
-            )
-        if column and shape not in ((count,), (count, 1)):
-            raise DatasetError(f"{path}: {key!r} has shape {shape}, expected ({count},)")
-        if not column and (len(shape) != 2 or shape[1] < 1):
-            raise DatasetError(f"{path}: {key!r} has shape {shape}, expected ({count}, size)")
-        if key == "next_observations" and shape != file["observations"].shape:
-            raise DatasetError(
-                f"{path}: 'next_observations' has shape {shape}, 'observations' "
-                f"{file['observations'].shape}"
-            )
-        if key in ("observations", "actions") or key in extras:
-            sizes[key.removeprefix("extras/")] = shape[1]
-    return count, sizes
-
-
-def _flags(file: h5py.File, path: Path, key: str) -> Array:
-    values = file[key][:].reshape(-1)
-    wrong = np.flatnonzero((values != 0) & (values != 1))
-    if len(wrong):
-        raise DatasetError(f"{path}: {key!r} is {values[wrong[0]]} in row {wrong[0]}, not 0 or 1")
-    return np.asarray(values, dtype=bool)
 
 
 def _episodes(
     file: h5py.File, path: Path, task: Task | None, horizon: int | None, rebuilt: bool
 ) -> Episodes:
     """Find the rows that end a trajectory by the file's flags, and those that can be kept."""
-    terminals = _flags(file, path, "terminals")
+    terminals = read_flags(file, path, "terminals")
     if "timeouts" in file:
-        cut = _flags(file, path, "timeouts")
+        cut = read_flags(file, path, "timeouts")
     elif horizon is not None and rebuilt:
         cut = _cut_by_horizon(terminals, horizon)
     else:
@@ -260,7 +198,7 @@ def _fill(file: h5py.File, path: Path, table: Array, layout: Layout, episodes: E
             if column == "next_observations" and rebuilt:
                 continue
             key = f"extras/{column}" if column in layout.extras else key
-            block[:, where] = _finite(file, path, key, rows).reshape(len(block), -1)
+            block[:, where] = read_finite(file, path, key, rows).reshape(len(block), -1)
         now, later = layout.columns["observations"], layout.columns["next_observations"]
         following = file["observations"][rows.stop : rows.stop + 1].astype(np.float32)
         successor = np.concatenate([block[1:, now], following])
@@ -281,15 +219,3 @@ def _blocks(count: int, width: int) -> Iterator[slice]:
     size = max(1, BLOCK_BYTES // (4 * width))
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
-
-
-def _finite(file: h5py.File, path: Path, key: str, rows: slice) -> Array:
-    values: Array = file[key][rows]
-    with np.errstate(over="ignore"):
-        values = values.astype(np.float32, copy=False)
-    if not np.isfinite(values).all():
-        bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0]
-        raise DatasetError(
-            f"{path}: {key!r} holds NaN or infinity, first in row {rows.start + int(bad)}"
-        )
-    return values

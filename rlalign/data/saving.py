@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -93,20 +92,13 @@ def save(dataset: Dataset, path: Path) -> Path:
     """Write a dataset as HDF5 in D4RL's layout; see `Dataset.save`."""
     import h5py
 
-    stored = {
-        "name": dataset.name,
-        "environment": dataset.environment,
-        "action_low": _listed(dataset.action_low),
-        "action_high": _listed(dataset.action_high),
-        "reference": dataset.reference,
-        "fingerprint": dataset.fingerprint,
-        "metadata": dataset.metadata,
-    }
+    from rlalign.data.facts import ATTRIBUTE, encode
+
     timeouts = np.zeros(len(dataset), dtype=bool)
     timeouts[dataset.ends - 1] = dataset.truncated
     size = dataset.table.numel() * 4 + 2 * len(dataset)
     with replacing(path, size=size) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["rlalign"] = json.dumps(stored)
+        file.attrs[ATTRIBUTE] = encode(dataset)
         for column in dataset.layout.columns:
             key = f"extras/{column}" if column in dataset.layout.extras else column
             if column == "terminations":
@@ -116,10 +108,6 @@ def save(dataset: Dataset, path: Path) -> Path:
                 _copy(file, key, values, np.float32)
         _copy(file, "timeouts", timeouts, bool)
     return path
-
-
-def _listed(bounds: Any) -> list[float] | None:
-    return None if bounds is None else [float(bound) for bound in bounds]
 
 
 def _copy(file: Any, key: str, values: Any, dtype: Any) -> None:

@@ -205,8 +205,15 @@ def convert(
     *,
     overwrite: bool = False,
     cache: str | Path | None = None,
+    horizon: int | None = None,
 ) -> Path:
     """Write any dataset that `load_dataset` knows as an HDF5 file in D4RL's layout.
+
+    Args:
+        source: name or path of the dataset.
+        target: the file to write.
+        overwrite: replace the file if it exists.
+        cache, horizon: as `load_dataset` takes them.
 
     Raises:
         DatasetError: if the source cannot be loaded, or the target exists or cannot be written.
@@ -214,4 +221,4 @@ def convert(
     path = Path(target).expanduser()
     if path.exists() and not overwrite:
         raise DatasetError(f"{path}: the file exists already")
-    return load_dataset(source, cache=cache).save(path)
+    return load_dataset(source, cache=cache, horizon=horizon).save(path)

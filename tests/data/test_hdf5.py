@@ -207,6 +207,42 @@ def test_truncated_file_is_refused(tmp_path: Path) -> None:
         load_dataset(path)
 
 
+def test_damage_inside_compressed_data_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "flipped.hdf5"
+    with h5py.File(path, "w") as file:
+        for key, values in episodes([500, 400], [True, False]).items():
+            file.create_dataset(key, data=values, compression="gzip")
+        where = file["actions"].id.get_chunk_info(0)
+    content = bytearray(path.read_bytes())
+    content[where.byte_offset + where.size // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match="damaged or truncated"):
+        load_dataset(path)
+
+
+def test_what_rlalign_wrote_beside_the_arrays_is_checked(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.hdf5", episodes([5, 6], [False, True]))
+    for text in ('{"reference": [1]}', "[]", "{", '{"action_low": [1, 2, 3]}'):
+        with h5py.File(path, "r+") as file:
+            file.attrs["rlalign"] = text
+        with pytest.raises(DatasetError, match="its attribute 'rlalign' is damaged"):
+            load_dataset(path)
+
+
+def test_extra_column_may_not_shadow_a_standard_one(tmp_path: Path) -> None:
+    arrays = episodes([5, 6], [False, True])
+    path = write(tmp_path / "a.hdf5", {**arrays, "extras/actions": np.zeros((11, 1))})
+    with pytest.raises(DatasetError, match="'extras/actions' is not an array of its own name"):
+        load_dataset(path)
+
+
+def test_horizon_can_be_given_for_a_file_without_timeouts(tmp_path: Path) -> None:
+    arrays = episodes([10, 10, 4], [False, False, False])
+    del arrays["timeouts"], arrays["next_observations"]
+    path = write(tmp_path / "plain.hdf5", arrays)
+    assert load_dataset(path, horizon=10).ends.tolist() == [9, 18, 21]
+
+
 def test_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "page.hdf5"
     path.write_text("<html>404</html>")
