@@ -66,9 +66,13 @@ format: $(VENV)/.dev  ## put format and import order right
 bench-setup:  ## the peers' environments, in .bench
 	bash benchmarks/setup.sh $(PYTHON)
 
-bench: $(VENV)/.dev  ## updates per second next to the peers (after bench-setup)
-	$(BIN)/python -m benchmarks.updates --peers-python $(PEERS_PYTHON) --jax-python $(JAX_PYTHON) $(BENCH_ARGS)
-	$(BIN)/python -m benchmarks.online --peers-python $(PEERS_PYTHON)
+BENCH := --peers-python $(PEERS_PYTHON) --jax-python $(JAX_PYTHON) $(BENCH_ARGS)
+
+bench: $(VENV)/.dev  ## speed next to the peers (after bench-setup): about 25 minutes
+	$(BIN)/python -m benchmarks.updates $(BENCH)
+	$(BIN)/python -m benchmarks.updates --threads 2 $(BENCH)
+	$(BIN)/python -m benchmarks.online $(BENCH)
+	$(BIN)/python -m benchmarks.memory
 
 constraints: $(VENV)/.dev  ## write constraints.txt from what is installed
 	@{ sed -n '/^#/p' constraints.txt; \

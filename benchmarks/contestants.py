@@ -71,3 +71,10 @@ def selected(groups: str) -> list[Contestant]:
         if group not in TITLES:
             raise ValueError(f"unknown group {group!r}; known are {', '.join(TITLES)}")
     return [each for each in CONTESTANTS if each.group in wanted]
+
+
+ONLINE: tuple[Contestant, ...] = (
+    Contestant("online", "rlalign", "own", "online_rlalign", "sac"),
+    Contestant("online", "stable-baselines3", "peers", "online_sb3", "sac"),
+    Contestant("online", "sbx", "jax", "online_sb3", "sac"),
+)

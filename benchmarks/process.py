@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ class WorkerError(Exception):
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn took: CPU seconds of all threads, and seconds by the clock."""
+    """What one turn took: CPU seconds of all threads, seconds by the clock, and parts of them."""
 
     updates: int
     cpu: float
     wall: float
+    parts: dict[str, float] = field(default_factory=dict)
 
     def rate(self, clock: str) -> float:
         """Return updates per second of ``"cpu"`` or ``"wall"`` time."""

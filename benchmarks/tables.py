@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.contestants import TITLES, Contestant
 from benchmarks.process import Turn
+from benchmarks.turns import Measurement
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def rows(turns: Mapping[Contestant, Sequence[Turn]], clock: str) -> list[Row]:
     return lines
 
 
-def markdown(lines: Sequence[Row], facts: Mapping[str, Any]) -> str:
-    """Return a page: the table, then how it was measured."""
-    clock = "CPU-second" if facts["clock"] == "cpu" else "second"
+def updates_table(lines: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
+    """Return the lines of the table of updates per second."""
+    clock = _clock(facts)
     out = [
         f"# Updates per {clock}: {facts['device']}, threads: {facts['threads']}",
         "",
@@ -89,8 +90,43 @@ def markdown(lines: Sequence[Row], facts: Mapping[str, Any]) -> str:
             f"| {f'{line.advantage:.2f}' if line.advantage else ''} "
             f"| {f'{line.ceiling:.0%}' if line.ceiling else ''} |"
         )
+    return out
+
+
+def online_table(turns: Mapping[Contestant, Sequence[Turn]], facts: Mapping[str, Any]) -> list[str]:
+    """Return the lines of the table of environment steps per second."""
+    out = [
+        f"# Environment steps per second: {facts['device']}, threads: {facts['threads']}",
+        "",
+        "SAC learning on HalfCheetah-v5, one environment, one update a step; by the clock. "
+        "Median and range over rounds.",
+        "",
+        "| library | steps per second | in the physics | in the update | outside both "
+        "| outside both, us a step |",
+        "|---|---|---|---|---|---|",
+    ]
+    for each, own in turns.items():
+        physics = spread([turn.parts["environment"] / turn.wall for turn in own])
+        update = spread([turn.parts["update"] / turn.wall for turn in own])
+        rest = [turn.wall - turn.parts["environment"] - turn.parts["update"] for turn in own]
+        share = spread([left / turn.wall for left, turn in zip(rest, own, strict=True)])
+        cost = spread([1e6 * left / turn.updates for left, turn in zip(rest, own, strict=True)])
+        rate = spread([turn.rate("wall") for turn in own])
+        out.append(
+            f"| {each.library} | {rate:.1f} | {physics:.1%} | {update:.1%} "
+            f"| {share:.1%} | {cost:.0f} |"
+        )
+    return out
+
+
+def notes(facts: Mapping[str, Any]) -> list[str]:
+    """Return how it was measured, as a list in Markdown."""
     machine = facts["machine"]
-    out += [
+    versions = (
+        f"{library}: " + ", ".join(f"{name} {version}" for name, version in found.items())
+        for library, found in facts["versions"].items()
+    )
+    return [
         "",
         f"- {machine['processor']} ({machine['cores']} cores, {machine['vector_instructions']}), "
         f"{machine['system']}; load of the machine before and after: "
@@ -98,34 +134,37 @@ def markdown(lines: Sequence[Row], facts: Mapping[str, Any]) -> str:
         f"- {facts['rounds']} rounds of about {facts['seconds']} s a turn, contestants taking "
         f"turns; {facts['pinned']}.",
         f"- Batch 256, two hidden layers of 256, observation 17, action 6, "
-        f"{facts['transitions']:,} transitions in the replay.",
-        f"- {machine['time']}. "
-        + "; ".join(
-            f"{library}: " + ", ".join(f"{name} {version}" for name, version in found.items())
-            for library, found in facts["versions"].items()
-        )
-        + ".",
+        f"replay of {facts['transitions']:,} transitions.",
+        f"- {machine['time']}. {'; '.join(versions)}.",
         "",
     ]
-    return "\n".join(out)
 
 
-def write(
-    path: Path,
-    turns: Mapping[Contestant, Sequence[Turn]],
-    facts: Mapping[str, Any],
-) -> str:
-    """Write ``path.md`` and ``path.json`` and return the Markdown."""
+def write_updates(folder: Path, name: str, measurement: Measurement) -> str:
+    """Write ``name.md`` and ``name.json`` for updates per second and return the Markdown."""
+    facts, turns = measurement.facts, measurement.turns
     lines = rows(turns, facts["clock"])
-    page = markdown(lines, facts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_name(path.name + ".md").write_text(page, encoding="utf-8")
-    content = {
-        **facts,
-        "rows": [asdict(line) for line in lines],
-        "turns": {each.name: [asdict(turn) for turn in turns[each]] for each in turns},
-    }
-    path.with_name(path.name + ".json").write_text(
-        json.dumps(content, indent=1) + "\n", encoding="utf-8"
-    )
+    page = "\n".join(updates_table(lines, facts) + notes(facts))
+    _write(folder, name, page, measurement, {"rows": [asdict(line) for line in lines]})
     return page
+
+
+def write_online(folder: Path, name: str, measurement: Measurement) -> str:
+    """Write ``name.md`` and ``name.json`` for environment steps per second; return the Markdown."""
+    page = "\n".join(online_table(measurement.turns, measurement.facts) + notes(measurement.facts))
+    _write(folder, name, page, measurement, {})
+    return page
+
+
+def _clock(facts: Mapping[str, Any]) -> str:
+    return "CPU-second" if facts["clock"] == "cpu" else "second"
+
+
+def _write(
+    folder: Path, name: str, page: str, measurement: Measurement, more: Mapping[str, Any]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(page, encoding="utf-8")
+    turns = {each.name: [asdict(turn) for turn in own] for each, own in measurement.turns.items()}
+    content = {**measurement.facts, **more, "turns": turns}
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

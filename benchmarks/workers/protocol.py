@@ -38,10 +38,12 @@ class Contest:
     Args:
         run: performs so many updates and returns when their results are there.
         chunk: `run` is only ever asked for multiples of it.
+        parts: seconds by the clock spent in parts of the work since the last call, by name.
     """
 
     run: Callable[[int], None]
     chunk: int = 1
+    parts: Callable[[], dict[str, float]] = dict
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -58,7 +60,8 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def serve(setup: Callable[[Job], Contest], packages: Iterable[str]) -> None:
     """Set up a contest from the command line, then run updates as asked until input ends.
 
-    Each line read is ``{"updates": n}``; each answer ``{"updates", "cpu", "wall"}`` in seconds.
+    Each line read is ``{"updates": n}``; each answer ``{"updates", "cpu", "wall", "parts"}``, in
+    seconds. Online, a step of the environment with its update counts as an update.
     Standard output is kept for answers: what libraries print goes to standard error.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -70,7 +73,9 @@ def serve(setup: Callable[[Job], Contest], packages: Iterable[str]) -> None:
     print(json.dumps({"chunk": contest.chunk, "versions": versions(packages)}), file=answers)
     for line in sys.stdin:
         updates = int(json.loads(line)["updates"])
+        contest.parts()
         wall, cpu = time.perf_counter(), time.process_time()
         contest.run(updates)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        print(json.dumps({"updates": updates, "cpu": cpu, "wall": wall}), file=answers)
+        answer = {"updates": updates, "cpu": cpu, "wall": wall, "parts": contest.parts()}
+        print(json.dumps(answer), file=answers)

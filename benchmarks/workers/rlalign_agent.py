@@ -36,11 +36,17 @@ def replay(job: Job) -> FixedReplay:
     return FixedReplay(table, layout, job.device)
 
 
-def build(job: Job) -> Agent:
+def build(job: Job, *, accelerated: bool = True) -> Agent:
     """Return the agent with batch and network sizes of the task."""
     name, settings = AGENTS[job.algorithm]
     agent: Agent = getattr(agents, name)(
-        spaces(), seed=job.seed, device=job.device, batch_size=BATCH, hidden=HIDDEN, **settings
+        spaces(),
+        seed=job.seed,
+        device=job.device,
+        accelerated=accelerated,
+        batch_size=BATCH,
+        hidden=HIDDEN,
+        **settings,
     )
     return agent
 

@@ -46,7 +46,7 @@ def spaces() -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
     )
 
 
-class Spaces(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+class Spaces(gymnasium.Env[Any, Any]):
     """An environment that only shows its spaces, for libraries that take them from one."""
 
     def __init__(self) -> None:
