@@ -169,11 +169,14 @@ def load_local(
     usual = transitions == TRANSITIONS and seed == default_seed(name)
     file = f"{name}.hdf5" if usual else f"{name}-{transitions}-seed{seed}.hdf5"
     path = cache_folder(cache) / "local" / file
-    with locked(path):
-        dataset = _kept(path, name, wanted)
-        if dataset is None:
-            collect_local(name, transitions=transitions, seed=seed, progress=progress).save(path)
-            dataset = read_hdf5(path, name=f"local/{name}")
+    dataset = _kept(path, name, wanted)
+    if dataset is None:
+        with locked(path):
+            dataset = _kept(path, name, wanted)  # another process may have been faster
+            if dataset is None:
+                made = collect_local(name, transitions=transitions, seed=seed, progress=progress)
+                made.save(path)
+                dataset = read_hdf5(path, name=f"local/{name}")
     return dataset
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import subprocess
 import sys
@@ -169,6 +170,16 @@ def test_write_that_fails_midway_leaves_nothing(tmp_path: Path) -> None:
     assert "a.hdf5: the file could not be written (File too large)" in done.stdout, done
     assert len(done.stdout.strip().splitlines()) == 1
     assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_read_only_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("rlalign.data.saving.tempfile.mkstemp", refuse)
+    with pytest.raises(DatasetError, match=r"could not be written \(Read-only file system\)"):
+        make_dataset().save(tmp_path / "a.hdf5")
     assert list(tmp_path.iterdir()) == []
 
 

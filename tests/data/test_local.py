@@ -166,6 +166,21 @@ def test_local_dataset_is_collected_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("policies")
+def test_kept_dataset_is_read_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load_dataset("local/hopper-medium-v0", cache=tmp_path)
+
+    def refuse(_: Path) -> None:
+        raise DatasetError("nothing can be written here")
+
+    monkeypatch.setattr(local, "locked", refuse)
+    assert load_dataset("local/hopper-medium-v0", cache=tmp_path).fingerprint == before.fingerprint
+    with pytest.raises(DatasetError, match="nothing can be written"):
+        load_dataset("local/hopper-expert-v0", cache=tmp_path)
+
+
+@pytest.mark.usefixtures("policies")
 def test_replay_mixes_the_snapshots_in_order() -> None:
     dataset = local.collect_local("hopper-medium-replay-v0", transitions=100, progress=False)
     assert dataset.metadata["generator"]["policies"] == {"step-0": 34, "step-1": 33, "step-2": 33}
