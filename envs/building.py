@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from rlalign.envs.backends import Backend, SerialBackend, VectorBackend
 from rlalign.envs.make import flat, make_environment
 from rlalign.errors import EnvError
+
+# Wrappers that only take notes.
+_RECORDERS = ("Monitor", "RecordEpisodeStatistics")
 
 Make = str | Callable[[], "gymnasium.Env[Any, Any]"] | Any
 
@@ -51,6 +56,35 @@ def build_backend(
             AsyncVectorEnv([single] * count, autoreset_mode=AutoresetMode.DISABLED)
         )
     return SerialBackend([single() for _ in range(count)])
+
+
+def maker_of(make: Make, env_kwargs: dict[str, Any]) -> Make | None:
+    """What further environments like `make`'s are made from, or None where nothing can tell.
+
+    An object that gymnasium made is known by its spec, wrappers included where they can be built
+    again; an object of a user's own class is not.
+    """
+    if isinstance(make, str):
+        return partial(make_environment, make, **env_kwargs) if env_kwargs else make
+    if isinstance(make, gymnasium.Env):
+        return _from_spec(make.spec)
+    if isinstance(make, VectorEnv):
+        makers = getattr(make.unwrapped, "env_fns", None)
+        return makers[0] if makers else None
+    if _is_sb3_vector(make):
+        vector: Any = make
+        singles = getattr(vector, "envs", None)
+        return _from_spec(singles[0].spec) if singles else None
+    return make if callable(make) else None
+
+
+def _from_spec(spec: EnvSpec | None) -> Make | None:
+    if spec is None or spec.entry_point is None:
+        return None
+    wrappers = [item for item in spec.additional_wrappers if item.name not in _RECORDERS]
+    if any(item.kwargs is None for item in wrappers):
+        return None
+    return partial(gymnasium.make, dataclasses.replace(spec, additional_wrappers=tuple(wrappers)))
 
 
 def _make_one(make: Make, env_kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from rlalign.envs.backends import Infos, Outcome
-from rlalign.envs.building import Make, build_backend
+from rlalign.envs.building import Make, build_backend, maker_of
 from rlalign.envs.recording import Recording, replay
 from rlalign.envs.spaces import check_spaces
 from rlalign.errors import EnvError
@@ -42,7 +42,10 @@ class Environments:
     one environment (then `count` is 1), or a vector environment of gymnasium or of
     stable-baselines3 (then `count` is its own). `asynchronous` runs each one in its own process.
     `env_kwargs` go to the maker of an id. `record=False` saves the actions' memory where no
-    `state_dict` will be asked for. Raises EnvError for an unknown id or spaces no agent can use.
+    `state_dict` will be asked for. `maker` is what further environments like these, for evaluation
+    say, are made from, or None; `env_id` their id if they have one.
+
+    Raises EnvError for an unknown id or spaces no agent can use.
     """
 
     observation_space: Box
@@ -63,6 +66,7 @@ class Environments:
         self._backend = build_backend(make, count, asynchronous, dict(env_kwargs or {}))
         backend = self._backend
         self.count = backend.count
+        self.maker = maker_of(make, dict(env_kwargs or {}))
         self.env_id = make if isinstance(make, str) else backend.spec_id
         try:
             name = self.env_id or "the environment"
@@ -240,7 +244,8 @@ def as_environments(
     """`env` as Environments: itself if it is one or a view of one, otherwise made from it."""
     if isinstance(env, Environments):
         return env
-    inner = getattr(env, "environments", None)
+    # Not getattr: wrappers of stable-baselines3 hand out attributes of what they wrap.
+    inner = getattr(env, "__dict__", {}).get("environments")
     if isinstance(inner, Environments):
         return inner
     return Environments(env, count, seed=seed, asynchronous=asynchronous, env_kwargs=env_kwargs)

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit, TransformReward
 
 from rlalign.envs import Environments, as_environments
 from rlalign.errors import EnvError
@@ -243,3 +245,48 @@ def test_as_environments_keeps_what_already_is():
     environments = Environments("Pendulum-v1", seed=0)
     assert as_environments(environments, seed=1) is environments
     assert as_environments("Pendulum-v1", seed=1, count=3).count == 3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: gymnasium.make("Pendulum-v1", g=3.0, max_episode_steps=7),
+        lambda: RecordEpisodeStatistics(
+            gymnasium.make("Pendulum-v1", g=3.0, max_episode_steps=7), buffer_length=3
+        ),
+        lambda: TimeLimit(gymnasium.make("Pendulum-v1", g=3.0), 7),
+    ],
+)
+@pytest.mark.parametrize("how", ["object", "function", "vector"])
+def test_further_environments_are_like_the_first(make: Any, how: str):
+    given = {
+        "object": lambda: make(),
+        "function": lambda: make,
+        "vector": lambda: SyncVectorEnv([make]),
+    }
+    first = Environments(given[how](), seed=2)
+    second = Environments(first.maker, seed=2)
+    np.testing.assert_array_equal(first.reset(), second.reset())
+    np.testing.assert_array_equal(play(first, 9), play(second, 9))
+    assert first.step(np.zeros((1, 1))).next_observations[0, 2] != 0
+
+
+def test_options_of_an_id_reach_further_environments():
+    first = Environments("Pendulum-v1", seed=2, env_kwargs={"g": 3.0})
+    plain = Environments("Pendulum-v1", seed=2)
+    second = Environments(first.maker, seed=2)
+    for environments in (first, second, plain):
+        environments.reset()
+    found = np.array(play(second, 5))
+    np.testing.assert_array_equal(found, play(first, 5))
+    assert np.abs(found - play(plain, 5)).max() > 1e-3
+
+
+def test_an_object_of_ones_own_says_nothing_about_others():
+    assert Environments(Counter(), seed=0).maker is None
+    wrapped = TransformReward(gymnasium.make("Pendulum-v1"), float)
+    assert Environments(Unnamed(wrapped), seed=0).maker is None
+
+
+class Unnamed(gymnasium.Wrapper):
+    """A wrapper that does not say how it was made."""

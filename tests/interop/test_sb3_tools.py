@@ -116,6 +116,7 @@ def test_eval_callback_evaluates_saves_the_best_and_logs(tmp_path: Path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         agent.learn(90, callback=callback, log_interval=40, **ONLINE)
+    agent.logger.close()
     with np.load(tmp_path / "evaluations" / "evaluations.npz") as stored:
         assert stored["timesteps"].tolist() == [30, 60, 90]
         assert stored["results"].shape == (3, 2)

@@ -146,6 +146,24 @@ def test_the_view_leads_back_to_its_environments():
     assert as_environments(env, seed=3) is env.environments
 
 
+def test_a_wrapper_around_the_view_is_not_ignored():
+    with pytest.raises(EnvError, match="VecNormalize cannot be used"):
+        as_environments(VecNormalize(view()), seed=0)
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_monitored_environments_can_be_made_again(vector: bool):
+    make = lambda: Monitor(gymnasium.make("Pendulum-v1", g=3.0, max_episode_steps=7))  # noqa: E731
+    first = Environments(DummyVecEnv([make]) if vector else make(), seed=0)
+    second = Environments(first.maker, seed=0)
+    np.testing.assert_array_equal(first.reset(), second.reset())
+    for _ in range(7):
+        expected = first.step(np.ones((1, 1)))
+        found = second.step(np.ones((1, 1)))
+    np.testing.assert_array_equal(found.next_observations, expected.next_observations)
+    assert found.truncated.all()
+
+
 def vectors() -> dict[str, Any]:
     return {
         "dummy": lambda makers: DummyVecEnv(makers),
