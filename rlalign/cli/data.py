@@ -127,11 +127,16 @@ def convert(
     dataset: DatasetName,
     target: Annotated[Path, typer.Argument(help="HDF5 file to write.", metavar="FILE")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    horizon: Annotated[
+        int | None,
+        typer.Option("--horizon", min=1, help="Steps per episode, for a file without timeouts."),
+    ] = None,
 ) -> None:
     """Write a dataset as HDF5 in D4RL's layout."""
     from rlalign.data.verify import convert as convert_dataset
 
-    typer.echo(f"wrote {convert_dataset(dataset, target, overwrite=overwrite)}")
+    path = convert_dataset(dataset, target, overwrite=overwrite, horizon=horizon)
+    typer.echo(f"wrote {path}")
 
 
 @app.command("verify", epilog=VERIFY_EXAMPLE)

@@ -146,7 +146,8 @@ def _require_ends(last: Array, file: h5py.File, path: Path, horizon: int | None)
     if not last.any() and "timeouts" not in file and horizon is None:
         raise DatasetError(
             f"{path}: no row is marked in 'terminals' and there is no 'timeouts', so nothing "
-            "tells where episodes end; say after how many steps they were cut (horizon)"
+            "tells where episodes end; say after how many steps they were cut, as in: "
+            "rlalign data convert FILE NEW --horizon 1000"
         )
 
 
