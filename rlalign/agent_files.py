@@ -39,8 +39,8 @@ def load_agent(kind: type[A], path: str | Path, env: Any, device: str | torch.de
         CheckpointError: if the file is missing, damaged, or of another agent.
     """
     path = Path(path)
-    if not path.is_file() and path.with_name(path.name + ".safetensors").is_file():
-        path = path.with_name(path.name + ".safetensors")
+    named = (Path(f"{path}{suffix}") for suffix in ("", *SUFFIXES))
+    path = next((file for file in named if file.is_file()), path)
     tensors, state = load_state(path)
     if state.get("agent") != kind.name:
         raise CheckpointError(f"{path}: holds agent {state.get('agent')!r}, not {kind.name!r}")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlalign.agents import AWAC, IQL, SAC, TD3
+from rlalign.agents import AWAC, BC, IQL, SAC, TD3, TD3BC
 from rlalign.errors import CheckpointError
 from rlalign.interop.sb3_policy import SB3Policy, load_sb3_policy
 from tests.interop.test_sb3_policy import observations, train
@@ -20,6 +20,9 @@ PAIRS: dict[str, tuple[str, dict[str, Any], type[Any], dict[str, Any]]] = {
     "sac to iql": ("SAC", {}, IQL, {}),
     "sac to td3": ("SAC", {}, TD3, {}),
     "td3 to td3": ("TD3", {}, TD3, {}),
+    "td3 to td3_bc": ("TD3", {}, TD3BC, {"observation_normalization": "none"}),
+    "td3 to iql": ("TD3", {}, IQL, {}),
+    "td3 to bc": ("TD3", {}, BC, {"observation_normalization": "none"}),
     "ppo to awac": (
         "PPO",
         {"policy_kwargs": {"activation_fn": torch.nn.ReLU}},
