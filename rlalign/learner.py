@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rlalign.errors import CheckpointError, TrainingError
 from rlalign.layout import Batch, Layout
+from rlalign.memory import keep_freed_memory
 from rlalign.nn.mlp import set_accelerated
 from rlalign.optim import AdamSettings, FlatAdam, FlatParameters, clip_gradient_norm
 
@@ -151,6 +152,8 @@ class Learner:
         # Loss by name and unreduced metrics of the latest step; they leave the device when read.
         self._latest: dict[str, Tensor] = {}
         self._check_every = 1 if self.device.type == "cpu" else 100
+        if accelerated and self.device.type == "cpu":
+            keep_freed_memory()
         self._graphs = None
         if accelerated and self.device.type == "cuda":
             from rlalign.graphs import CapturedSteps
@@ -229,7 +232,7 @@ class Learner:
         """Raise TrainingError if the latest step had a loss that is not finite."""
         for update in self.updates:
             if update.loss in self._latest:
-                value = float(self._latest[update.loss])
+                value = float(self._latest[update.loss].detach())
                 if not math.isfinite(value):
                     self._raise_not_finite(update.loss, value)
 

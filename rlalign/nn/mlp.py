@@ -46,6 +46,8 @@ class StackedMLP(nn.Module):
         self.sizes = tuple(sizes)
         self.members = members
         self.accelerated = False
+        # Plain tuples of the parameters: walking a ParameterList costs more than a small layer.
+        self._fast: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
@@ -68,6 +70,8 @@ class StackedMLP(nn.Module):
             only: run these members alone; they must not be training (TD3's actor loss asks one
                 critic of two).
         """
+        if self._fast is not None and only is None:
+            return stacked_relu_mlp(inputs, *self._fast)
         weights, biases, norms = tuple(self.weights), tuple(self.biases), tuple(self.norms)
         if only is not None:
             weights, biases, norms = (
@@ -107,3 +111,5 @@ def set_accelerated(module: nn.Module, accelerated: bool) -> None:
     for child in module.modules():
         if isinstance(child, StackedMLP):
             child.accelerated = accelerated
+            direct = accelerated and not child.norms
+            child._fast = (tuple(child.weights), tuple(child.biases)) if direct else None

@@ -1,0 +1,422 @@
+"""The phases of learning: offline from a dataset, online from environments.
+
+A phase advances in pieces, so that logging, evaluation and checkpoints fall on set points; cut
+and resumed at any of them it goes on bit for bit as if never interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlalign.agent import select
+from rlalign.envs.vector import Environments, StepResult
+from rlalign.errors import CheckpointError, DatasetError, TrainingError
+from rlalign.layout import Batch, Layout
+from rlalign.replay import FixedReplay, GrowingReplay, MixedReplay, Source
+from rlalign.settings import OnlineSettings, build_settings
+
+if TYPE_CHECKING:
+    from rlalign.agent import Agent
+    from rlalign.data.dataset import Dataset
+
+State = tuple[dict[str, Tensor], dict[str, Any]]
+OnStep = Callable[[StepResult, np.ndarray], bool]
+
+
+class Phase(Protocol):
+    """A stretch of learning that can be advanced, saved and restored."""
+
+    name: str
+    agent: Agent
+    steps: int
+    done: int
+
+    def advance(self, steps: int) -> None:
+        """Go on by `steps` units: updates offline, environment steps online."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Return the phase's own figures since the last call."""
+        ...
+
+    def state_dict(self) -> State:
+        """Return everything that the rest of the phase depends on."""
+        ...
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        ...
+
+
+class OfflinePhase:
+    """Updates on a fixed dataset; one unit is one gradient update.
+
+    Args:
+        agent: learns.
+        dataset: of the agent's environment.
+        steps: updates in all.
+    """
+
+    name = "offline"
+
+    def __init__(self, agent: Agent, dataset: Dataset, steps: int) -> None:
+        agent.prepare(dataset)
+        agent.learner.set_horizon(steps)
+        self.agent = agent
+        self.steps = steps
+        self.done = 0
+        self.replay = FixedReplay(dataset.table, dataset.layout, agent.device)
+
+    def advance(self, steps: int) -> None:
+        self.agent.update(self.replay, steps)
+        self.done += steps
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> State:
+        return {}, {"done": self.done}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        self.done = int(state["done"])
+
+
+class OnlinePhase:
+    """Interaction and updates; one unit is one environment step.
+
+    Args:
+        agent: learns, from where it is.
+        environments: to act in; they are reset.
+        steps: environment steps in all.
+        settings: of interaction and replay.
+        dataset: for the ``"union"`` and ``"mixture"`` replays.
+        on_step: called after each vector step with its result and actions; False ends the phase.
+
+    Raises:
+        DatasetError: if the replay needs a dataset and there is none.
+    """
+
+    name = "online"
+
+    def __init__(
+        self,
+        agent: Agent,
+        environments: Environments,
+        steps: int,
+        settings: OnlineSettings,
+        *,
+        dataset: Dataset | None = None,
+        on_step: OnStep | None = None,
+    ) -> None:
+        if settings.replay != "online" and dataset is None:
+            raise DatasetError(
+                f"online replay {settings.replay!r} needs the offline dataset, and none was given; "
+                "use replay 'online' to learn from interaction alone"
+            )
+        agent.begin_online()
+        self.agent = agent
+        self.environments = environments
+        self.steps = steps
+        self.settings = settings
+        self.on_step = on_step
+        self.done = 0
+        self.stopped = False
+        if agent.replay_buffer is None or agent.replay_buffer.capacity != settings.buffer_size:
+            agent.replay_buffer = GrowingReplay(agent.layout, settings.buffer_size, agent.device)
+        self.buffer = agent.replay_buffer
+        self.source = _source(agent, self.buffer, settings, dataset)
+        self._owed = 0.0  # updates that a fraction of updates_per_step has not yet made up
+        self._random = np.random.Generator(np.random.PCG64([agent.seed, 1]))
+        self._returns: list[float] = []
+        self._lengths: list[int] = []
+        self.environments.reset()
+
+    def advance(self, steps: int) -> None:
+        target = self.done + steps
+        while self.done < target and not self.stopped:
+            self._step()
+
+    def _step(self) -> None:
+        agent, environments, settings = self.agent, self.environments, self.settings
+        observations = environments.current
+        if self.done < settings.random_steps:
+            unit = self._random.uniform(-1.0, 1.0, (environments.count, agent.spec.action_size))
+            actions = agent.action_scale.to_environment(unit.astype(np.float32))
+        else:
+            inputs = torch.from_numpy(observations)
+            unit = agent.act(inputs, deterministic=False)
+            actions = agent.action_scale.to_environment(unit)
+        result = environments.step(actions)
+        self.buffer.add(
+            _rows(agent.layout, observations, actions, result).to(agent.device)
+        )
+        self.done += environments.count
+        agent.num_timesteps += environments.count
+        for episode in result.finished:
+            self._returns.append(episode.episode_return)
+            self._lengths.append(episode.length)
+        if self.done > settings.warmup_steps:
+            self._owed += settings.updates_per_step * environments.count
+            updates = int(self._owed)
+            self._owed -= updates
+            agent.update(self.source, updates)
+        if self.on_step is not None and not self.on_step(result, actions):
+            self.stopped = True
+
+    def metrics(self) -> dict[str, float]:
+        figures = {"episodes": float(len(self._returns))}
+        if self._returns:
+            figures["train_return"] = float(np.mean(self._returns))
+            figures["train_length"] = float(np.mean(self._lengths))
+        self._returns, self._lengths = [], []
+        return figures
+
+    def state_dict(self) -> State:
+        tensors, buffer = self.buffer.state_dict()
+        named = {f"replay/{name}": tensor for name, tensor in tensors.items()}
+        arrays, environments = self.environments.state_dict()
+        named |= {f"environments/{k}": torch.from_numpy(v) for k, v in arrays.items()}
+        return named, {
+            "done": self.done,
+            "owed": self._owed,
+            "random": self._random.bit_generator.state,
+            "returns": self._returns,
+            "lengths": self._lengths,
+            "replay": buffer,
+            "environments": environments,
+        }
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        self.buffer.load_state_dict(select(tensors, "replay/"), state["replay"])
+        arrays = {k: v.numpy() for k, v in select(tensors, "environments/").items()}
+        self.environments.load_state_dict(arrays, state["environments"])
+        self.done = int(state["done"])
+        self._owed = float(state["owed"])
+        self._random.bit_generator.state = state["random"]
+        self._returns, self._lengths = list(state["returns"]), list(state["lengths"])
+
+
+def _source(
+    agent: Agent, buffer: GrowingReplay, settings: OnlineSettings, dataset: Dataset | None
+) -> Source:
+    if settings.replay == "online" or dataset is None:
+        return buffer
+    offline = FixedReplay(dataset.table, dataset.layout, agent.device)
+    if settings.replay == "union":
+        return MixedReplay([offline, buffer], None)
+    return MixedReplay([offline, buffer], [settings.offline_fraction, 1 - settings.offline_fraction])
+
+
+def _rows(
+    layout: Layout, observations: np.ndarray, actions: np.ndarray, result: StepResult
+) -> Tensor:
+    """Pack a vector step into rows [count, width]; only true terminations end the bootstrap."""
+    rows = torch.empty(len(observations), layout.width)
+    batch = Batch(rows, layout)
+    batch.observations.copy_(torch.from_numpy(observations))
+    batch.actions.copy_(torch.from_numpy(actions))
+    batch.rewards.copy_(torch.from_numpy(result.rewards))
+    batch.terminations.copy_(torch.from_numpy(result.terminated))
+    batch.next_observations.copy_(torch.from_numpy(result.next_observations))
+    return rows
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Units between events; None for never."""
+
+    log: int | None = None
+    evaluate: int | None = None
+    checkpoint: int | None = None
+
+
+class Events:
+    """What happens at a phase's set points; by default nothing."""
+
+    def on_log(self, phase: Phase, metrics: Mapping[str, float]) -> None:
+        """Record metrics."""
+
+    def on_evaluate(self, phase: Phase) -> None:
+        """Evaluate the agent; also called before the first unit of a phase."""
+
+    def on_checkpoint(self, phase: Phase) -> None:
+        """Save everything; also called after the last unit of a phase."""
+
+    def on_advance(self, phase: Phase) -> None:
+        """Look at the clock, move a progress bar, or raise to stop."""
+
+
+PIECE = 250  # units between looks at signals and the progress bar
+
+
+def run_phase(phase: Phase, intervals: Intervals, events: Events) -> None:
+    """Advance a phase from where it is to its end, with events at multiples of their intervals.
+
+    Raises:
+        TrainingError: if a loss is not finite; it names the latest checkpoint if there is one.
+    """
+    periods = [p for p in (intervals.log, intervals.evaluate, intervals.checkpoint) if p]
+    if phase.done == 0 and intervals.evaluate:
+        events.on_evaluate(phase)
+    clock = time.perf_counter()
+    logged_updates = phase.agent.learner.step_count
+    while phase.done < phase.steps:
+        before = phase.done
+        ahead = [period - before % period for period in periods]
+        phase.advance(min([PIECE, phase.steps - before, *ahead]))
+        if phase.done == before or getattr(phase, "stopped", False):
+            break
+
+        def due(period: int | None, before: int = before) -> bool:
+            return bool(period) and phase.done // period > before // period  # type: ignore[operator]
+
+        if due(intervals.log):
+            seconds = time.perf_counter() - clock
+            updates = phase.agent.learner.step_count - logged_updates
+            clock, logged_updates = time.perf_counter(), phase.agent.learner.step_count
+            figures = {**phase.agent.learner.metrics(), **phase.metrics()}
+            phase.agent.learner.check_finite()
+            events.on_log(phase, {**figures, "updates_per_second": updates / max(seconds, 1e-9)})
+        if due(intervals.evaluate) or (phase.done >= phase.steps and intervals.evaluate):
+            events.on_evaluate(phase)
+        if due(intervals.checkpoint) and phase.done < phase.steps:
+            events.on_checkpoint(phase)
+        events.on_advance(phase)
+    if intervals.checkpoint:
+        events.on_checkpoint(phase)
+
+
+def fit(
+    agent: Agent,
+    dataset: Dataset,
+    steps: int,
+    *,
+    evaluate_every: int | None,
+    episodes: int,
+    progress_bar: bool,
+) -> None:
+    """Run the offline phase of `Agent.fit`."""
+    phase = OfflinePhase(agent, dataset, steps)
+    with _LoggerEvents(agent, episodes, steps if progress_bar else None) as events:
+        run_phase(phase, Intervals(log=1000, evaluate=evaluate_every), events)
+
+
+def learn(
+    agent: Agent,
+    total_timesteps: int,
+    *,
+    callback: Any,
+    log_interval: int,
+    reset_num_timesteps: bool,
+    progress_bar: bool,
+    online: Mapping[str, Any],
+) -> None:
+    """Run the online phase of `Agent.learn`, with stable-baselines3's callbacks."""
+    from rlalign.errors import EnvError
+    from rlalign.interop.callbacks import as_callback
+    from rlalign.interop.sb3 import step_locals
+
+    if agent.environments is None:
+        raise EnvError("learning online needs an environment: the agent was made from spaces")
+    defaults = agent.online_defaults
+    settings = build_settings(
+        OnlineSettings, {**vars(defaults), "environments": agent.environments.count, **online},
+        agent.name,
+    )
+    if reset_num_timesteps:
+        agent.num_timesteps = 0
+    calls = as_callback(callback, agent, progress_bar=progress_bar)
+    started = time.perf_counter()
+    phase = OnlinePhase(
+        agent, agent.environments, total_timesteps, settings, dataset=agent.dataset
+    )
+    local_values: dict[str, Any] = {"total_timesteps": total_timesteps, "self": agent}
+
+    def on_step(result: StepResult, actions: np.ndarray) -> bool:
+        seconds = time.perf_counter() - started
+        local_values.update(step_locals(result, actions, phase.environments, seconds))
+        calls.update_locals(local_values)
+        return calls.on_step()
+
+    phase.on_step = on_step
+    calls.on_training_start(local_values, {})
+    calls.on_rollout_start()
+    with _LoggerEvents(agent, 0, None) as events:
+        run_phase(phase, Intervals(log=log_interval), events)
+    calls.on_rollout_end()
+    calls.on_training_end()
+
+
+class _LoggerEvents(Events):
+    """Logs to the agent's stable-baselines3 logger, for `fit` and `learn`."""
+
+    def __init__(self, agent: Agent, episodes: int, total: int | None) -> None:
+        self.agent = agent
+        self.episodes = episodes
+        self._bar: Any = None
+        if total is not None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit="update")
+
+    def __enter__(self) -> _LoggerEvents:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def on_log(self, phase: Phase, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.agent.logger.record(f"{phase.name}/{name}", value)
+        self.agent.logger.dump(phase.done)
+
+    def on_evaluate(self, phase: Phase) -> None:
+        result = evaluate_agent(self.agent, phase, self.episodes)
+        self.agent.logger.record("evaluation/mean_return", result.mean_return)
+        self.agent.logger.dump(phase.done)
+
+    def on_advance(self, phase: Phase) -> None:
+        if self._bar is not None:
+            self._bar.update(phase.done - self._bar.n)
+
+
+def evaluate_agent(agent: Agent, phase: Phase, episodes: int, env: Any = None) -> Any:
+    """Evaluate on environments of their own, seeded by the agent's seed and the phase's step.
+
+    Args:
+        env: id or maker of the evaluation environment; by default the agent's own by its id.
+    """
+    from rlalign.errors import EnvError
+    from rlalign.evaluate import evaluate
+
+    env = env or (agent.environments.maker if agent.environments is not None else None)
+    if env is None:
+        raise EnvError("evaluation needs an environment that can be made by its id")
+    words = [agent.seed, 2, phase.done, 0 if phase.name == "offline" else 1]
+    seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+    environments = Environments(env, min(episodes, 10), seed=seed, record=False)
+    try:
+        return evaluate(agent, environments, episodes)
+    finally:
+        environments.close()
+
+
+__all__ = [
+    "CheckpointError",
+    "Events",
+    "Intervals",
+    "OfflinePhase",
+    "OnlinePhase",
+    "Phase",
+    "TrainingError",
+    "evaluate_agent",
+    "run_phase",
+]
