@@ -9,9 +9,9 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
 
-# D4RL's AntMaze observation is position, joint angles, velocities: gymnasium-robotics keeps the
-# position apart as the achieved goal, so that this order begins with D4RL's 29 columns.
-GOAL_ORDER = ("achieved_goal", "observation", "desired_goal")
+from rlalign.data.d4rl import GOAL_ORDER
+
+__all__ = ["GOAL_ORDER", "FlattenGoal", "flat_goal_space", "flatten_goal", "is_goal_space"]
 
 
 def is_goal_space(space: gymnasium.Space[Any]) -> bool:

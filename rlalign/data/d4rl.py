@@ -17,6 +17,9 @@ from typing import Any
 from rlalign.errors import DatasetError
 
 BASE_URL = "https://rail.eecs.berkeley.edu/datasets/offline_rl/"
+# The order in which a goal environment's observations are joined: D4RL's AntMaze observes position,
+# joints and velocities, of which gymnasium-robotics keeps the position apart as the achieved goal.
+GOAL_ORDER = ("achieved_goal", "observation", "desired_goal")
 TABLE_PATH = Path(__file__).with_name("d4rl_table.json")
 
 

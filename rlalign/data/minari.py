@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlalign.data.d4rl import reference_of_environment
+from rlalign.data.d4rl import GOAL_ORDER, reference_of_environment
 from rlalign.data.dataset import Array, Dataset
 from rlalign.errors import DatasetError, MissingPackageError
 from rlalign.layout import Layout
-
-# The order in which rlalign.envs joins a goal environment's observations.
-GOAL_ORDER = ("achieved_goal", "observation", "desired_goal")
 
 
 def load_minari(name: str) -> Dataset:
