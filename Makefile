@@ -72,7 +72,8 @@ bench: $(VENV)/.dev  ## speed next to the peers (after bench-setup): about 25 mi
 	$(BIN)/python -m benchmarks.updates $(BENCH)
 	$(BIN)/python -m benchmarks.updates --threads 2 $(BENCH)
 	$(BIN)/python -m benchmarks.online $(BENCH)
-	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.memory > benchmarks/results/memory.md
+	@cat benchmarks/results/memory.md
 
 constraints: $(VENV)/.dev  ## write constraints.txt from what is installed
 	@{ sed -n '/^#/p' constraints.txt; \
