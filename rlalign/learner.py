@@ -253,7 +253,7 @@ class Learner:
         if self._horizon is None:
             return
         first, end = self._horizon
-        progress = min(1.0, (self.step_count - first) / (end - first))
+        progress = min(1.0, (self.step_count - first) / (end - first)) if end > first else 1.0
         for update in self.updates:
             if update.schedule == "cosine":
                 factor = 0.5 * (1.0 + math.cos(math.pi * progress))

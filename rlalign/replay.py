@@ -229,7 +229,12 @@ class MixedReplay:
     def counts(self, batch_size: int, generator: torch.Generator) -> list[int]:
         """Return how many rows of a batch come from each source."""
         if self.fractions is not None:
-            edges = [round(batch_size * sum(self.fractions[: i + 1])) for i in range(len(self.sources))]
+            pairs = zip(self.sources, self.fractions, strict=True)
+            shares = [share if len(source) > 0 else 0.0 for source, share in pairs]
+            if sum(shares) == 0.0:  # every part with a share is empty
+                shares = [float(len(source) > 0) for source in self.sources]
+            sums = [sum(shares[: i + 1]) / sum(shares) for i in range(len(shares))]
+            edges = [round(batch_size * part) for part in sums]
             return [edge - start for start, edge in zip([0, *edges], edges, strict=False)]
         sizes = torch.tensor([float(len(source)) for source in self.sources])
         edges_of_parts = sizes.cumsum(0) / sizes.sum()

@@ -60,6 +60,10 @@ class AgentSettings:
             self.reward_scale,
             "above 0 or 'return_range'",
         )
+        for field in dataclasses.fields(self):
+            if field.name.endswith("learning_rate"):
+                rate = getattr(self, field.name)
+                require(rate >= 0, field.name, rate, "at least 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON-able values."""
