@@ -189,18 +189,18 @@ class RunDirectory:
         An empty mark empties the logs. Raises `CheckpointError` when a log is shorter than the
         mark says, or when another process is writing.
         """
+        held = self._lock is not None
         self._acquire()
         self._close_writers()
+        try:
+            self._check_lengths(mark)
+        except CheckpointError:
+            if not held:
+                self.close()
+            raise
         for name in (METRICS, EVALUATIONS):
-            path, wanted = self.path / name, mark.get(name, 0)
-            found = path.stat().st_size if path.exists() else 0
-            if found < wanted:
-                raise CheckpointError(
-                    f"{path}: {found} bytes long, but the checkpoint was made at {wanted}; "
-                    "the log was changed by hand"
-                )
-            if path.exists():
-                os.truncate(path, wanted)
+            if (self.path / name).exists():
+                os.truncate(self.path / name, mark.get(name, 0))
         for path in self._event_files():
             wanted = mark.get(path.relative_to(self.path).as_posix(), 0)
             # TensorBoard's records frame themselves: a cut at a flushed size is a valid file.
@@ -209,6 +209,16 @@ class RunDirectory:
             elif path.stat().st_size > wanted:
                 os.truncate(path, wanted)
         self._update(status="running", error=None, finished=None)
+
+    def _check_lengths(self, mark: Mapping[str, int]) -> None:
+        for name in (METRICS, EVALUATIONS):
+            path, wanted = self.path / name, mark.get(name, 0)
+            found = path.stat().st_size if path.exists() else 0
+            if found < wanted:
+                raise CheckpointError(
+                    f"{path}: {found} bytes long, but the checkpoint was made at {wanted}; "
+                    "the log was changed by hand"
+                )
 
     def close(self) -> None:
         """Close all files and trackers and let other processes write."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +39,8 @@ def train(
     agent_settings(loaded, recipe)
     online_settings(loaded, recipe)
     directory = out if out is not None else _free_directory(recipe, loaded.seed)
-    run_training(loaded, directory, progress=progress_wanted(progress))
+    with _telling_how_to_go_on(directory):
+        run_training(loaded, directory, progress=progress_wanted(progress))
     _tell_result(directory)
 
 
@@ -48,7 +51,8 @@ def resume(
     """Continue a run from its last checkpoint."""
     from rlalign.experiment import resume as resume_training
 
-    resume_training(run, progress=progress_wanted(progress))
+    with _telling_how_to_go_on(run):
+        resume_training(run, progress=progress_wanted(progress))
     _tell_result(run)
 
 
@@ -108,6 +112,15 @@ def _free_directory(recipe: str, seed: int) -> Path:
         candidate = first.with_name(f"{first.name}-{number}")
         number += 1
     return candidate
+
+
+@contextmanager
+def _telling_how_to_go_on(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except SystemExit:
+        typer.echo(f"stopped after a checkpoint; go on with: rlalign resume {directory}", err=True)
+        raise
 
 
 def _tell_result(directory: Path) -> None:

@@ -79,7 +79,8 @@ def collect(
         table = torch.empty(total, layout.width)
         ends: list[Array] = []
         filled = 0
-        with tqdm(desc=name, total=total, unit=" transitions", disable=not progress) as bar:
+        hidden = None if progress else True  # None: shown only on a terminal
+        with tqdm(desc=name, total=total, unit=" transitions", disable=hidden) as bar:
             for index, share in enumerate(shares):
                 player = _Player(slots, share.policy, low, high, [seed, index], bar)
                 rows = table.numpy()[filled : filled + share.transitions]

@@ -122,7 +122,11 @@ def _fetch(url: str, path: Path, part: Path, size: int | None, progress: bool) -
     with (
         requests.Session() as session,
         tqdm(
-            desc=path.name, unit="B", unit_scale=True, unit_divisor=1024, disable=not progress
+            desc=path.name,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            disable=None if progress else True,  # None: only on a terminal
         ) as bar,
     ):
         while True:

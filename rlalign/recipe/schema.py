@@ -76,7 +76,6 @@ class Evaluation(Section):
     every: Positive = Field(
         default=5_000, description="updates (offline), environment steps (online)"
     )
-    environments: Positive = Field(default=1, description="sub-environments stepped together")
 
 
 class Checkpointing(Section):

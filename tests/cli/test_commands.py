@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 import pytest
 
 from rlalign import cli
@@ -36,20 +35,9 @@ COMMANDS = [
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    """Four episodes of five steps in D4RL's layout."""
-    path = tmp_path / "small.hdf5"
-    generator = np.random.default_rng(0)
-    timeouts = np.zeros(20, bool)
-    timeouts[4::5] = True
-    states = generator.normal(size=(4, 6, 11)).astype(np.float32)
-    with h5py.File(path, "w") as file:
-        file["observations"] = states[:, :-1].reshape(20, 11)
-        file["next_observations"] = states[:, 1:].reshape(20, 11)
-        file["actions"] = generator.uniform(-1, 1, (20, 3)).astype(np.float32)
-        file["rewards"] = np.ones(20, np.float32)
-        file["terminals"] = np.zeros(20, bool)
-        file["timeouts"] = timeouts
+def dataset(make_dataset: Any) -> Path:
+    """A small dataset."""
+    path: Path = make_dataset()
     return path
 
 
@@ -156,7 +144,7 @@ def test_datasets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_dataset_is_described(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["data", "info", str(dataset), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["transitions"] == 20
+    assert facts["transitions"] == 40
     assert cli.run(["data", "info", str(dataset)]) == 0
     assert "trajectories      4" in capsys.readouterr().out
 
