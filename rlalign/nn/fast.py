@@ -28,7 +28,8 @@ def stacked_relu_mlp(
     Returns:
         [member, batch, out]. Gradients of trainable weights are added to their `.grad`, which
         must exist; they are not returned to autograd, so `torch.autograd.grad` with respect to
-        weights and double backward need the plain form.
+        weights and double backward need the plain form. The weights' gradients are added even
+        where only that of the input is asked for: freeze the weights meanwhile.
     """
     if torch.is_grad_enabled() and (inputs.requires_grad or weights[0].requires_grad):
         # The first weight stands for all: autograd runs our backward if it needs a gradient.
@@ -72,8 +73,8 @@ class _StackedReluMLP(torch.autograd.Function):
         return output
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
+        _refuse_second_derivative()
         inputs, *hidden = ctx.saved_tensors
         weights, biases = ctx.weights, ctx.biases
         wants_input, trains = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
@@ -93,6 +94,19 @@ class _StackedReluMLP(torch.autograd.Function):
             return None, None, None, None
         gradient = _product(gradient, weights[0].transpose(1, 2))
         return (gradient.sum(0) if shared else gradient), None, None, None
+
+
+def _refuse_second_derivative() -> None:
+    """Raise where a graph of the backward pass is wanted.
+
+    torch's `once_differentiable` raises only later, and not at all where the gradient coming in is
+    a constant: a penalty on an input's gradient would then train nothing, in silence.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "the accelerated form has no second derivative (create_graph=True); use the plain one: "
+            "accelerated=False, or rlalign.nn.mlp.set_accelerated(network, False)"
+        )
 
 
 NARROW = 48  # results this narrow are faster as the transposed product (measured on CPU)
@@ -129,11 +143,13 @@ def tanh_gaussian(
 
     Args:
         mean, log_std: [..., act], log_std before clamping to [low, high].
-        noise: standard normal [..., act].
+        noise: standard normal [..., act]; the three are broadcast against each other.
 
     Returns:
         actions [..., act] in (-1, 1) and log-densities [...].
     """
+    if not mean.shape == log_std.shape == noise.shape:
+        mean, log_std, noise = torch.broadcast_tensors(mean, log_std, noise)
     action, log_prob = _TanhGaussian.apply(mean, log_std, noise, low, high)
     return action, log_prob
 
@@ -160,10 +176,10 @@ class _TanhGaussian(torch.autograd.Function):
         return action, log_prob
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(
         ctx: Any, action_gradient: Tensor, density_gradient: Tensor
     ) -> tuple[Tensor, Tensor, None, None, None]:
+        _refuse_second_derivative()
         log_std, spread, action = ctx.saved_tensors
         low, high = ctx.bounds
         weight = density_gradient.unsqueeze(-1)

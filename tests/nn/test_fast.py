@@ -1,0 +1,382 @@
+"""The accelerated forms against naive autograd, in double precision."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlalign.nn.critics import EnsembleCritic
+from rlalign.nn.distributions import TanhGaussian
+from rlalign.nn.fast import stacked_relu_mlp, tanh_gaussian
+from rlalign.nn.mlp import StackedMLP, set_accelerated
+from rlalign.optim import AdamSettings, FlatAdam, FlatParameters
+
+SHAPES = [
+    (1, 1),
+    (3, 5),
+    (4, 1, 1),
+    (1, 8, 1),
+    (5, 7, 3),
+    (11, 48, 49, 2),
+    (6, 49, 48, 47, 1),
+    (17, 300, 1),
+    (300, 33, 12),
+    (2, 64, 64, 64, 6),
+]
+MEMBERS = [1, 2, 10]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def parameters(
+    sizes: Sequence[int], members: int, trains: bool = True
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Weights and biases in double precision, with gradients to add to."""
+    draw = generator(len(sizes) * 100 + members)
+    pairs = list(itertools.pairwise(sizes))
+    weights = [torch.randn(members, a, b, generator=draw).double() / a**0.5 for a, b in pairs]
+    biases = [torch.randn(members, 1, b, generator=draw).double() for _, b in pairs]
+    for tensor in (*weights, *biases):
+        tensor.requires_grad_(trains)
+        tensor.grad = torch.zeros_like(tensor)
+    return tuple(weights), tuple(biases)
+
+
+def naive(inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    """Member by member, layer by layer, as in any textbook."""
+    outputs = []
+    for member in range(len(weights[0])):
+        hidden = inputs if inputs.dim() == 2 else inputs[member]
+        for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            hidden = hidden @ weight[member] + bias[member]
+            if layer < len(weights) - 1:
+                hidden = hidden.clamp(min=0)
+        outputs.append(hidden)
+    return torch.stack(outputs)
+
+
+def draw_inputs(size: int, members: int, batch: int, shared: bool) -> Tensor:
+    """Inputs as losses give them: a view into wider rows, not contiguous."""
+    shape = (batch, size + 3) if shared else (members, batch, size + 3)
+    return torch.randn(shape, generator=generator(7)).double()[..., 1 : size + 1]
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("members", MEMBERS)
+@pytest.mark.parametrize("sizes", SHAPES)
+def test_values_and_gradients_are_those_of_autograd(
+    sizes: tuple[int, ...], members: int, shared: bool
+) -> None:
+    for batch in (1, 9):
+        inputs = draw_inputs(sizes[0], members, batch, shared)
+        cotangent = torch.randn(members, batch, sizes[-1], generator=generator(3)).double()
+        ours, theirs = parameters(sizes, members), parameters(sizes, members)
+        mine = inputs.detach().requires_grad_()
+        reference = inputs.detach().requires_grad_()
+        output, wanted = stacked_relu_mlp(mine, *ours), naive(reference, *theirs)
+        close(output, wanted)
+        (output * cotangent).sum().backward()
+        (wanted * cotangent).sum().backward()
+        assert mine.grad is not None
+        assert reference.grad is not None
+        close(mine.grad, reference.grad)
+        assert reference.grad.abs().max() > 0
+        for a, b in zip((*ours[0], *ours[1]), (*theirs[0], *theirs[1]), strict=True):
+            close(a.grad, b.grad)  # type: ignore[arg-type]
+        assert all(w.grad.abs().max() > 0 for w in theirs[1])  # type: ignore[union-attr]
+        with torch.no_grad():
+            close(stacked_relu_mlp(mine, *ours), wanted)
+
+
+@pytest.mark.parametrize("sizes", [(3, 5), (4, 6, 1), (5, 60, 7, 2)])
+def test_the_input_s_gradient_passes_a_numerical_check(sizes: tuple[int, ...]) -> None:
+    weights, biases = parameters(sizes, 2, trains=False)
+    for shared in (True, False):
+        inputs = draw_inputs(sizes[0], 2, 4, shared).clone().requires_grad_()
+        assert torch.autograd.gradcheck(lambda x: stacked_relu_mlp(x, weights, biases), inputs)
+
+
+@pytest.mark.parametrize("sizes", [(4, 6, 1), (5, 60, 7, 2)])
+def test_weight_gradients_pass_a_numerical_check(sizes: tuple[int, ...]) -> None:
+    """Central differences of a scalar loss; ReLU's kinks lie further off than the step."""
+    weights, biases = parameters(sizes, 2)
+    inputs = draw_inputs(sizes[0], 2, 3, shared=True)
+
+    def loss() -> Tensor:
+        return stacked_relu_mlp(inputs, weights, biases).sin().sum()
+
+    loss().backward()
+    draw = generator(5)
+    for tensor in (*weights, *biases):
+        direction = torch.randn(tensor.shape, generator=draw).double()
+        with torch.no_grad():
+            tensor.add_(direction, alpha=1e-6)
+            high = loss()
+            tensor.add_(direction, alpha=-2e-6)
+            low = loss()
+            tensor.add_(direction, alpha=1e-6)
+        assert tensor.grad is not None
+        found = float((tensor.grad * direction).sum())
+        assert found == pytest.approx(float(high - low) / 2e-6, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize("follows", [True, False])
+def test_only_what_is_wanted_gets_a_gradient(trains: bool, follows: bool) -> None:
+    weights, biases = parameters((4, 6, 2), 3, trains)
+    inputs = draw_inputs(4, 3, 5, shared=True).requires_grad_(follows)
+    output = stacked_relu_mlp(inputs, weights, biases)
+    assert output.requires_grad == (trains or follows)
+    if trains or follows:
+        output.square().sum().backward()
+    assert (inputs.grad is not None) == follows
+    for tensor in (*weights, *biases):
+        assert tensor.grad is not None
+        assert bool(tensor.grad.abs().max() > 0) == trains
+
+
+@pytest.mark.parametrize("members", MEMBERS)
+@pytest.mark.parametrize("sizes", [(4, 6, 1), (4, 50, 50, 1), (4, 1)])
+def test_gradients_add_when_a_network_is_used_twice_in_a_loss(
+    sizes: tuple[int, ...], members: int
+) -> None:
+    """Also through gradients that are expanded, gathered or zero for some members."""
+    results = []
+    for form in (stacked_relu_mlp, naive):
+        weights, biases = parameters(sizes, members)
+        shared = draw_inputs(4, members, 6, shared=True).requires_grad_()
+        own = draw_inputs(4, members, 6, shared=False).requires_grad_()
+        first = form(shared, weights, biases)
+        second = form(own, weights, biases)
+        loss = first.sum() + 0.3 * (first.amin(0) * second.squeeze(-1)[0, 0]).mean()
+        loss = loss + second[-1].square().mean() + second.std()
+        loss.backward()
+        results.append([t.grad for t in (*weights, *biases, shared, own)])
+    for mine, reference in zip(*results, strict=True):
+        close(mine, reference)
+        assert reference.abs().max() > 0
+
+
+def test_gradients_are_added_to_what_the_buffer_holds() -> None:
+    weights, biases = parameters((4, 6, 1), 2)
+    inputs = draw_inputs(4, 2, 5, shared=True)
+    stacked_relu_mlp(inputs, weights, biases).sum().backward()
+    once = [t.grad.clone() for t in (*weights, *biases)]  # type: ignore[union-attr]
+    stacked_relu_mlp(inputs, weights, biases).sum().backward()
+    for tensor, before in zip((*weights, *biases), once, strict=True):
+        close(tensor.grad, 2 * before)  # type: ignore[arg-type]
+
+
+def test_the_gradient_coming_in_is_left_as_it_was() -> None:
+    """It may serve other branches of the graph."""
+    for sizes in ((3, 2), (3, 4, 2), (3, 50, 2)):
+        weights, biases = parameters(sizes, 2)
+        inputs = draw_inputs(3, 2, 5, shared=True).requires_grad_()
+        gradient = torch.randn(2, 5, 2, generator=generator()).double()
+        before = gradient.clone()
+        stacked_relu_mlp(inputs, weights, biases).backward(gradient)
+        assert torch.equal(gradient, before)
+
+
+@pytest.mark.parametrize("sizes", [(3, 8, 1), (3, 60, 60, 2), (3, 1)])
+def test_a_second_derivative_is_refused_at_once(sizes: tuple[int, ...]) -> None:
+    """Linear use too, where torch itself would return a gradient without a graph in silence."""
+    network = StackedMLP(sizes, 2)
+    FlatParameters(network)
+    set_accelerated(network, True)
+    inputs = torch.randn(4, 3, generator=generator(), requires_grad=True)
+    for loss in (network(inputs).sum(), network(inputs).square().sum()):
+        with pytest.raises(RuntimeError, match=r"no second derivative.*accelerated=False"):
+            torch.autograd.grad(loss, inputs, create_graph=True)
+    set_accelerated(network, False)
+    slope = torch.autograd.grad(network(inputs).square().sum(), inputs, create_graph=True)[0]
+    slope.square().sum().backward()
+    assert network.weights[0].grad is not None
+    assert network.weights[0].grad.abs().max() > 0
+
+    mean, log_std = (torch.zeros(4, 2, requires_grad=True) for _ in range(2))
+    action, _ = tanh_gaussian(mean, log_std, torch.ones(4, 2), -20.0, 2.0)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(action.sum(), mean, create_graph=True)
+
+
+def test_weights_without_a_gradient_to_add_to_are_refused() -> None:
+    weights, biases = parameters((3, 4, 1), 2)
+    for tensor in (*weights, *biases):
+        tensor.grad = None
+    output = stacked_relu_mlp(draw_inputs(3, 2, 5, shared=True), weights, biases)
+    with pytest.raises(RuntimeError, match="flatten the network's parameters"):
+        output.sum().backward()
+
+
+# The module.
+
+
+@pytest.mark.parametrize("sizes", [(3, 1), (3, 8, 1), (7, 300, 300, 4)])
+@pytest.mark.parametrize("members", MEMBERS)
+def test_plain_and_accelerated_modules_are_the_naive_network(
+    sizes: tuple[int, ...], members: int
+) -> None:
+    network = StackedMLP(sizes, members).double()
+    weights, biases = tuple(network.weights), tuple(network.biases)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for shared in (True, False):
+        inputs = draw_inputs(sizes[0], members, 5, shared)
+        wanted = naive(inputs, weights, biases)
+        for accelerated in (False, True):
+            set_accelerated(network, accelerated)
+            close(network(inputs), wanted)
+            network.requires_grad_(False)
+            for only in (slice(0, 1), slice(members - 1, members), slice(0, members)):
+                chosen = inputs if shared else inputs[only]
+                close(network(chosen, only=only), wanted[only])
+            network.requires_grad_(True)
+
+
+@pytest.mark.parametrize("accelerated", [False, True])
+def test_one_critic_of_two_passes_the_action_s_gradient(accelerated: bool) -> None:
+    critic = EnsembleCritic(3, 2, (8, 8))
+    FlatParameters(critic)
+    set_accelerated(critic, accelerated)
+    critic.requires_grad_(False)
+    observations = torch.randn(5, 3, generator=generator())
+    actions = torch.randn(5, 2, generator=generator(), requires_grad=True)
+    first = torch.autograd.grad(critic.first(observations, actions).sum(), actions)[0]
+    both = torch.autograd.grad(critic(observations, actions)[0].sum(), actions)[0]
+    torch.testing.assert_close(first, both)
+    assert first.abs().max() > 0
+
+
+def test_one_critic_of_two_may_not_train_in_the_accelerated_form() -> None:
+    """Its slice has no gradient buffer; better an error than a step that does nothing."""
+    critic = EnsembleCritic(3, 2, (8, 8))
+    FlatParameters(critic)
+    set_accelerated(critic, True)
+    value = critic.first(torch.zeros(5, 3), torch.zeros(5, 2))
+    with pytest.warns(UserWarning, match="not a leaf"), pytest.raises(RuntimeError):
+        value.sum().backward()
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_weights_agree_after_200_steps_of_each_form(members: int) -> None:
+    """Float32, narrow and wide layers, a regression whose two outputs interact."""
+    networks, buffers = [], []
+    for accelerated in (False, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = StackedMLP((5, 64, 48, 2), members)
+        set_accelerated(network, accelerated)
+        flat = FlatParameters(network)
+        start = flat.data.clone()
+        adam = FlatAdam(flat, AdamSettings(1e-3))
+        draw = generator(1)
+        for _ in range(200):
+            inputs = torch.randn(32, 5, generator=draw)
+            flat.grad.zero_()
+            value = network(inputs)
+            (value[..., 0] * value[..., 1] - inputs.prod(1)).square().mean(1).sum().backward()
+            adam.step()
+        networks.append(network)
+        buffers.append(flat.data)
+    assert (buffers[0] - buffers[1]).abs().max() < 1e-4
+    assert (buffers[0] - start).abs().mean() > 1e-3
+
+
+# The squashed Gaussian.
+
+
+def draws(shape: tuple[int, ...] = (6, 3)) -> tuple[Tensor, Tensor, Tensor]:
+    """Means, log deviations on both sides of (-2, 1), noise."""
+    draw = generator(11)
+    mean, log_std, noise = (torch.randn(shape, generator=draw).double() for _ in range(3))
+    return (2 * mean).requires_grad_(), (2 * log_std - 0.5).requires_grad_(), noise
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (1, 1), (2, 5, 17)])
+def test_squashed_samples_pass_a_numerical_check(shape: tuple[int, ...]) -> None:
+    mean, log_std, noise = draws(shape)
+    assert torch.autograd.gradcheck(
+        lambda m, s: tanh_gaussian(m, s, noise, -2.0, 1.0), (mean, log_std)
+    )
+
+
+def test_squashed_samples_are_those_of_the_textbook() -> None:
+    mean, log_std, noise = draws()
+    action, log_prob = tanh_gaussian(mean, log_std, noise, -2.0, 1.0)
+    spread = log_std.clamp(-2.0, 1.0).exp()
+    raw = mean + spread * noise
+    density = torch.distributions.Normal(mean, spread).log_prob(raw) - torch.log1p(
+        -(raw.tanh() ** 2)
+    )
+    close(action, raw.tanh())
+    close(log_prob, density.sum(-1))
+    weights = torch.randn(6, 3, generator=generator(2)).double()
+    results = [
+        torch.autograd.grad((a * weights).sum() + (p * weights[:, 0]).sum(), (mean, log_std))
+        for a, p in ((action, log_prob), (raw.tanh(), density.sum(-1)))
+    ]
+    for mine, reference in zip(*results, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-6, atol=1e-8)
+    outside = (log_std < -2.0) | (log_std > 1.0)
+    assert 3 < int(outside.sum()) < 15
+    assert (results[0][1][outside] == 0).all()
+    assert (results[0][1][~outside] != 0).all()
+
+
+@pytest.mark.parametrize("used", ["action", "density"])
+def test_squashed_samples_may_be_used_in_part(used: str) -> None:
+    results = []
+    for accelerated in (True, False):
+        mean, log_std, noise = draws()
+        if accelerated:
+            action, density = tanh_gaussian(mean, log_std, noise, -2.0, 1.0)
+        else:
+            raw = mean + log_std.clamp(-2.0, 1.0).exp() * noise
+            action = raw.tanh()
+            normal = torch.distributions.Normal(mean, log_std.clamp(-2.0, 1.0).exp())
+            density = (normal.log_prob(raw) - torch.log1p(-(action**2))).sum(-1)
+        (action if used == "action" else density).sum().backward()
+        results.append((mean.grad, log_std.grad))
+    for mine, reference in zip(*results, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-6, atol=1e-8)
+
+
+def test_many_samples_of_one_distribution_add_their_gradients() -> None:
+    """[samples, batch, act] noise on [batch, act] heads, as penalties over many actions draw."""
+    noise = torch.randn(5, 6, 3, generator=generator(4)).double()
+    results = []
+    for form in (False, True):
+        mean, log_std, _ = draws()
+        action, density = TanhGaussian(mean, log_std, -2.0, 1.0, form).sample(noise)
+        assert action.shape == (5, 6, 3)
+        assert density.shape == (5, 6)
+        (action.sin().sum() + density.square().sum()).backward()
+        results.append((mean.grad, log_std.grad))
+    for mine, reference in zip(*results, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-8, atol=1e-8)
+
+
+def test_squashed_samples_far_out_have_finite_densities_and_gradients() -> None:
+    mean = torch.tensor([[-60.0], [60.0]], requires_grad=True)
+    log_std = torch.zeros(2, 1, requires_grad=True)
+    action, log_prob = tanh_gaussian(mean, log_std, torch.zeros(2, 1), -20.0, 2.0)
+    assert action.tolist() == [[-1.0], [1.0]]
+    # log(1 - tanh(u)^2) -> 2 log 2 - 2 |u|.
+    expected = -0.9189385 - (2 * 0.6931472 - 120.0)
+    torch.testing.assert_close(log_prob, torch.full((2,), expected))
+    (action.sum() + log_prob.sum()).backward()
+    assert mean.grad is not None
+    assert mean.grad.tolist() == [[-2.0], [2.0]]
+    assert log_std.grad is not None
+    assert log_std.grad.isfinite().all()
