@@ -148,6 +148,9 @@ def resume(directory: str | Path, *, progress: bool = True) -> dict[str, Any]:
         )
     checkpoints = Checkpoints(run.checkpoints, run.recipe.checkpoint.keep)
     saved = checkpoints.load() if (run.checkpoints / "latest").is_file() else None
+    if saved:
+        # A checkpoint of something else is refused here, before the logs are cut back to it.
+        experiment.agent.load_state_dict(select(saved[0], "agent/"), saved[1]["agent"])
     run.rewind(saved[1]["mark"] if saved else {})
     return _carry_out(experiment, run, saved, progress)
 
