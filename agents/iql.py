@@ -104,9 +104,7 @@ class IQL(Agent):
         return {
             "actor": actor,
             "critic": EnsembleCritic(*sizes, s.hidden, initialization=s.initialization),
-            "value": ValueCritic(
-                spec.observation_size, s.hidden, initialization=s.initialization
-            ),
+            "value": ValueCritic(spec.observation_size, s.hidden, initialization=s.initialization),
         }
 
     @property

@@ -39,7 +39,9 @@ class SACSettings(AgentSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.critics >= 1, "critics", self.critics, "at least 1")
-        require(self.initial_temperature > 0, "initial_temperature", self.initial_temperature, "above 0")
+        require(
+            self.initial_temperature > 0, "initial_temperature", self.initial_temperature, "above 0"
+        )
 
 
 class SAC(Agent):

@@ -47,7 +47,7 @@ class TD3(Agent):
     """Deterministic actor, two critics, smoothed targets, delayed actor and target updates."""
 
     name = "td3"
-    settings_type: type[TD3Settings] = TD3Settings
+    settings_type = TD3Settings
     settings: TD3Settings
     online_defaults = OnlineSettings(random_steps=5_000, warmup_steps=5_000)
 

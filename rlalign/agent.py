@@ -127,12 +127,12 @@ class Agent(ABC):
 
     def exploit(self, nets: Networks, observations: Tensor) -> Tensor:
         """Return deterministic actions [batch, act] in [-1, 1] at normalised observations."""
-        actions: Tensor = nets.actor.mode(observations)  # type: ignore[operator, union-attr]
+        actions: Tensor = nets.actor.mode(observations)
         return actions
 
     def explore(self, nets: Networks, observations: Tensor, noise: Tensor) -> Tensor:
         """Return exploring actions [batch, act] in [-1, 1], given standard normal noise."""
-        actions: Tensor = nets.actor.act(observations, noise)  # type: ignore[operator, union-attr]
+        actions: Tensor = nets.actor.act(observations, noise)
         return actions
 
     def begin_online(self) -> None:
@@ -318,11 +318,12 @@ class Agent(ABC):
         return self._logger
 
     def set_logger(self, logger: Any) -> None:
-        """Use a logger of stable-baselines3, as `stable_baselines3.common.logger.configure` makes."""
+        """Use a logger that `stable_baselines3.common.logger.configure` makes."""
         self._logger = logger
 
     def get_vec_normalize_env(self) -> None:
         """Return None: normalisation lies in the agent, not in a wrapper."""
+        return
 
     # State.
 
@@ -351,7 +352,9 @@ class Agent(ABC):
             CheckpointError: if it is of another agent, or of other settings or sizes.
         """
         if state.get("agent") != self.name:
-            raise CheckpointError(f"the checkpoint is of agent {state.get('agent')!r}, not {self.name!r}")
+            raise CheckpointError(
+                f"the checkpoint is of agent {state.get('agent')!r}, not {self.name!r}"
+            )
         self.learner.load_state_dict(select(tensors, "learner/"), state["learner"])
         self.preprocessing.load_state_dict(
             select(tensors, "preprocessing/"), state["preprocessing"]

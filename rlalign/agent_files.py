@@ -73,7 +73,7 @@ def load_any_agent(path: str | Path, env: Any = None, device: str = "cpu") -> Ag
 
     _, state = load_state(path)
     name = state.get("agent")
-    if name not in AGENTS:
+    if not isinstance(name, str) or name not in AGENTS:
         raise CheckpointError(f"{path}: holds agent {name!r}, which rlalign does not know")
     return load_agent(AGENTS[name], path, env, device)
 

@@ -57,7 +57,9 @@ class Experiment:
             from rlalign.data.dataset import load_dataset
 
             dataset = load_dataset(recipe.dataset)
-        environment = environment or recipe.environment or (dataset and dataset.environment)
+        environment = environment or recipe.environment
+        if environment is None and dataset is not None:
+            environment = dataset.environment
         if environment is None:
             raise RlalignError(
                 f"dataset {recipe.dataset} does not say which environment it is of; "
@@ -202,7 +204,9 @@ def _carry_out(
                 run_phase(phase, intervals, events)
     except TrainingError as error:
         latest = events.checkpoints.names()[-1:]
-        where = f"the last good checkpoint is {latest[0]}" if latest else "there is no checkpoint yet"
+        where = (
+            f"the last good checkpoint is {latest[0]}" if latest else "there is no checkpoint yet"
+        )
         message = f"{error}; {where}"
         run.finish("failed", message)
         raise TrainingError(message) from None
@@ -251,13 +255,13 @@ class RunEvents(Events):
         self._bar: Any = None
 
     def on_log(self, phase: Phase, metrics: Mapping[str, float]) -> None:
+        """Write metrics to the run's logs."""
         self.run.log_metrics({**self._position(phase), **metrics})
 
     def on_evaluate(self, phase: Phase) -> None:
+        """Evaluate on separate environments and write the result."""
         episodes = self.experiment.recipe.evaluation.episodes
-        result = evaluate_agent(
-            self.experiment.agent, phase, episodes, self.experiment.environment
-        )
+        result = evaluate_agent(self.experiment.agent, phase, episodes, self.experiment.environment)
         dataset = self.experiment.dataset
         reference = dataset.reference if dataset else _reference(self.experiment.environment)
         self.run.log_evaluation({**self._position(phase), **result.to_dict(reference)})
@@ -265,6 +269,7 @@ class RunEvents(Events):
             self._bar.set_postfix_str(f"return {result.mean_return:.1f}")
 
     def on_checkpoint(self, phase: Phase) -> None:
+        """Save agent, phase and the logs' sizes."""
         agent_tensors, agent_state = self.experiment.agent.state_dict()
         phase_tensors, phase_state = phase.state_dict()
         tensors = {f"agent/{name}": tensor for name, tensor in agent_tensors.items()}
@@ -281,6 +286,7 @@ class RunEvents(Events):
         self.checkpoints.save(f"{phase.name}-{phase.done:08d}", (tensors, state))
 
     def on_advance(self, phase: Phase) -> None:
+        """Show progress; after a signal save a checkpoint and exit."""
         if self._progress:
             self._show(phase)
         if self._signal is not None:

@@ -127,7 +127,7 @@ class Batch:
         return self.rows.shape[0]
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return a column: [batch] for rewards, terminations and extras of size 1, else [batch, size]."""
+        """Return a column [batch, size]; [batch] for rewards, terminations, extras of size 1."""
         where = self._layout.columns[name]
         scalar = where.stop - where.start == 1 and (
             name in ("rewards", "terminations") or name in self._layout.extras

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +95,10 @@ class Networks(nn.Module):
         for name, network in networks.items():
             self.add_module(name, network)
 
+    if TYPE_CHECKING:  # modules of any kind, by name
+
+        def __getattr__(self, name: str) -> Any: ...
+
 
 class Learner:
     """Owns parameters, optimisers and targets, and applies an agent's updates to batches.
@@ -180,7 +184,9 @@ class Learner:
         if self.device.type != "cpu" and self.step_count % self._check_every == 0:
             self.check_finite()
 
-    def apply(self, batches: Mapping[str, Tensor], noise: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def apply(
+        self, batches: Mapping[str, Tensor], noise: Mapping[str, Mapping[str, Tensor]]
+    ) -> None:
         """Run the updates due at `step_count`; pure device work that a graph can capture."""
         views = {name: Batch(rows, self.layout, noise[name]) for name, rows in batches.items()}
         for update, loss_function in zip(self.updates, self._losses, strict=True):
@@ -196,7 +202,7 @@ class Learner:
             self._latest.update(metrics)
             if self.device.type == "cpu" and not math.isfinite(loss.item()):
                 self._raise_not_finite(update.loss, loss.item())
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             for name, flat in zip(update.networks, trained, strict=True):
                 flat.requires_grad_(False)
                 if update.max_grad_norm is not None:

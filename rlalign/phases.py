@@ -75,16 +75,20 @@ class OfflinePhase:
         self.replay = FixedReplay(dataset.table, dataset.layout, agent.device)
 
     def advance(self, steps: int) -> None:
+        """Apply `steps` updates."""
         self.agent.update(self.replay, steps)
         self.done += steps
 
     def metrics(self) -> dict[str, float]:
+        """Return nothing: the losses' metrics are the learner's."""
         return {}
 
     def state_dict(self) -> State:
+        """Return the position; the dataset is named and fingerprinted elsewhere."""
         return {}, {"done": self.done}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
         self.done = int(state["done"])
 
 
@@ -139,6 +143,7 @@ class OnlinePhase:
         self.environments.reset()
 
     def advance(self, steps: int) -> None:
+        """Take at least `steps` environment steps, with the updates that go with them."""
         target = self.done + steps
         while self.done < target and not self.stopped:
             self._step()
@@ -154,9 +159,7 @@ class OnlinePhase:
             unit = agent.act(inputs, deterministic=False)
             actions = agent.action_scale.to_environment(unit)
         result = environments.step(actions)
-        self.buffer.add(
-            _rows(agent.layout, observations, actions, result).to(agent.device)
-        )
+        self.buffer.add(_rows(agent.layout, observations, actions, result).to(agent.device))
         self.done += environments.count
         agent.num_timesteps += environments.count
         for episode in result.finished:
@@ -171,6 +174,7 @@ class OnlinePhase:
             self.stopped = True
 
     def metrics(self) -> dict[str, float]:
+        """Return the training episodes since the last call: how many, mean return and length."""
         figures = {"episodes": float(len(self._returns))}
         if self._returns:
             figures["train_return"] = float(np.mean(self._returns))
@@ -179,6 +183,7 @@ class OnlinePhase:
         return figures
 
     def state_dict(self) -> State:
+        """Return position, replay buffer, running episodes and random generators."""
         tensors, buffer = self.buffer.state_dict()
         named = {f"replay/{name}": tensor for name, tensor in tensors.items()}
         arrays, environments = self.environments.state_dict()
@@ -194,6 +199,7 @@ class OnlinePhase:
         }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned; running episodes are replayed to where they were."""
         self.buffer.load_state_dict(select(tensors, "replay/"), state["replay"])
         arrays = {k: v.numpy() for k, v in select(tensors, "environments/").items()}
         self.environments.load_state_dict(arrays, state["environments"])
@@ -211,7 +217,9 @@ def _source(
     offline = FixedReplay(dataset.table, dataset.layout, agent.device)
     if settings.replay == "union":
         return MixedReplay([offline, buffer], None)
-    return MixedReplay([offline, buffer], [settings.offline_fraction, 1 - settings.offline_fraction])
+    return MixedReplay(
+        [offline, buffer], [settings.offline_fraction, 1 - settings.offline_fraction]
+    )
 
 
 def _rows(
@@ -327,16 +335,15 @@ def learn(
         raise EnvError("learning online needs an environment: the agent was made from spaces")
     defaults = agent.online_defaults
     settings = build_settings(
-        OnlineSettings, {**vars(defaults), "environments": agent.environments.count, **online},
+        OnlineSettings,
+        {**vars(defaults), "environments": agent.environments.count, **online},
         agent.name,
     )
     if reset_num_timesteps:
         agent.num_timesteps = 0
     calls = as_callback(callback, agent, progress_bar=progress_bar)
     started = time.perf_counter()
-    phase = OnlinePhase(
-        agent, agent.environments, total_timesteps, settings, dataset=agent.dataset
-    )
+    phase = OnlinePhase(agent, agent.environments, total_timesteps, settings, dataset=agent.dataset)
     local_values: dict[str, Any] = {"total_timesteps": total_timesteps, "self": agent}
 
     def on_step(result: StepResult, actions: np.ndarray) -> bool:

@@ -94,9 +94,7 @@ class FixedReplay:
 
     def __init__(self, table: Tensor, layout: Layout, device: torch.device | str = "cpu") -> None:
         if table.dim() != 2 or table.shape[1] != layout.width or len(table) == 0:
-            raise ValueError(
-                f"table must be [n >= 1, {layout.width}], got {list(table.shape)}"
-            )
+            raise ValueError(f"table must be [n >= 1, {layout.width}], got {list(table.shape)}")
         self.table = table.to(device)
         self.layout = layout
 
@@ -124,9 +122,7 @@ class GrowingReplay:
 
     GROWTH = 65_536
 
-    def __init__(
-        self, layout: Layout, capacity: int, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, layout: Layout, capacity: int, device: torch.device | str = "cpu") -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1, got {capacity}")
         self.layout = layout
@@ -214,9 +210,7 @@ class MixedReplay:
         if len(layouts) != 1:
             raise ValueError("the sources of a mixture must have one layout")
         if fractions is not None and (
-            len(fractions) != len(sources)
-            or min(fractions) < 0
-            or abs(sum(fractions) - 1.0) > 1e-6
+            len(fractions) != len(sources) or min(fractions) < 0 or abs(sum(fractions) - 1.0) > 1e-6
         ):
             raise ValueError(f"fractions must be one per source and sum to 1, got {fractions}")
         self.sources = list(sources)

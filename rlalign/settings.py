@@ -7,14 +7,14 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from rlalign.errors import SettingsError
 
-S = TypeVar("S", bound="AgentSettings")
+S = TypeVar("S")
 
 
 def require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -112,7 +112,7 @@ class OnlineSettings:
 
 
 @cache
-def _types(settings_type: type) -> dict[str, Any]:
+def _types(settings_type: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(settings_type)
 
 
@@ -128,14 +128,15 @@ def build_settings(settings_type: type[S], values: Mapping[str, Any], owner: str
         SettingsError: for an unknown name (with the nearest known one), a value of another type,
             or one out of range.
     """
-    names = [field.name for field in dataclasses.fields(settings_type)]
+    kind = cast(Any, settings_type)
+    names = [field.name for field in dataclasses.fields(kind)]
     checked: dict[str, Any] = {}
     for name, value in values.items():
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names)}"
             raise SettingsError(f"agent {owner} has no setting {name!r}{hint}")
-        checked[name] = _convert(name, value, _types(settings_type)[name])
+        checked[name] = _convert(name, value, _types(kind)[name])
     return settings_type(**checked)
 
 
@@ -174,6 +175,9 @@ def _describe(wanted: Any) -> str:
         return " or ".join(_describe(option) for option in typing.get_args(wanted))
     if origin is tuple:
         return f"a list of {_describe(typing.get_args(wanted)[0])}"
-    return {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}.get(
-        wanted, getattr(wanted, "__name__", str(wanted))
-    )
+    return {
+        int: "a whole number",
+        float: "a finite number",
+        bool: "true or false",
+        str: "a text",
+    }.get(wanted, getattr(wanted, "__name__", str(wanted)))

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,14 +102,16 @@ def run_sweep(jobs: Sequence[Job], engine: Engine, *, tell: Tell) -> list[Failur
     for command in todo.values():
         command.log.parent.mkdir(parents=True, exist_ok=True)
     failures = []
-    for count, (index, outcome) in enumerate(engine(todo), start=len(done) + 1):
-        directory = jobs[index].directory
-        if outcome.code == 0:
-            tell(f"[{count}/{len(jobs)}] {outcome.last_line}")
-        else:
-            reason = outcome.last_line or f"exit code {outcome.code}"
-            failures.append(Failure(directory, reason.removeprefix("error: ")))
-            tell(f"[{count}/{len(jobs)}] failed: {directory}")
+    # Closed at once when telling fails or is interrupted: no run outlives its sweep.
+    with closing(engine(todo)) as outcomes:
+        for count, (index, outcome) in enumerate(outcomes, start=len(done) + 1):
+            directory = jobs[index].directory
+            if outcome.code == 0:
+                tell(f"[{count}/{len(jobs)}] {outcome.last_line}")
+            else:
+                reason = outcome.last_line or f"exit code {outcome.code}"
+                failures.append(Failure(directory, reason.removeprefix("error: ")))
+                tell(f"[{count}/{len(jobs)}] failed: {directory}")
     return failures
 
 

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -36,7 +37,8 @@ class Outcome:
     last_line: str
 
 
-Engine = Callable[[Mapping[int, Command]], Iterator[tuple[int, Outcome]]]
+Outcomes = Generator[tuple[int, Outcome], None, None]
+Engine = Callable[[Mapping[int, Command]], Outcomes]
 """Runs commands and yields each one's outcome under its key, in the order in which they end."""
 
 
@@ -77,11 +79,11 @@ class _Processes:
 def local_engine(processes: int | None = None) -> Engine:
     """Up to `processes` runs at a time on this machine, one core each; default: all cores."""
 
-    def engine(commands: Mapping[int, Command]) -> Iterator[tuple[int, Outcome]]:
+    def engine(commands: Mapping[int, Command]) -> Outcomes:
         children = _Processes()
-        with ThreadPoolExecutor(processes or len(os.sched_getaffinity(0))) as pool:
+        threads = processes or len(os.sched_getaffinity(0))
+        with ThreadPoolExecutor(threads) as pool, _termination_as_exit():
             futures = {pool.submit(children.run, command): k for k, command in commands.items()}
-            previous = _on_termination(_interrupt)
             try:
                 for future in as_completed(futures):
                     yield futures[future], future.result()
@@ -89,8 +91,6 @@ def local_engine(processes: int | None = None) -> Engine:
                 pool.shutdown(wait=False, cancel_futures=True)
                 children.stop()
                 raise
-            finally:
-                _on_termination(previous)
 
     return engine
 
@@ -106,7 +106,7 @@ def ray_engine(processes: int | None = None) -> Engine:
     except ImportError:
         raise MissingPackageError("--ray needs Ray; pip install 'rlalign[ray]'") from None
 
-    def engine(commands: Mapping[int, Command]) -> Iterator[tuple[int, Outcome]]:
+    def engine(commands: Mapping[int, Command]) -> Outcomes:
         own = not ray.is_initialized()
         if own:
             address = os.environ.get("RAY_ADDRESS")
@@ -119,19 +119,23 @@ def ray_engine(processes: int | None = None) -> Engine:
             )
         remote = ray.remote(num_cpus=1, max_retries=0)(run_command)
         waiting: dict[Any, int] = {}
-        try:
-            for key, command in commands.items():
-                log = str(command.log.resolve())
-                waiting[remote.remote(list(command.arguments), log, os.getcwd())] = key
-            while waiting:
-                (ready,), _ = ray.wait(list(waiting), num_returns=1)
-                key = waiting.pop(ready)
-                yield key, _ray_outcome(ray, ready)
-        finally:
-            for task in waiting:
-                ray.cancel(task)
-            if own:
-                ray.shutdown()
+        with _termination_as_exit():
+            try:
+                for key, command in commands.items():
+                    log = str(command.log.resolve())
+                    waiting[remote.remote(list(command.arguments), log, os.getcwd())] = key
+                while waiting:
+                    (ready,), _ = ray.wait(list(waiting), num_returns=1)
+                    key = waiting.pop(ready)
+                    yield key, _ray_outcome(ray, ready)
+            finally:
+                for task in waiting:
+                    ray.cancel(task)
+                if waiting:
+                    # The runs write their checkpoints before Ray goes.
+                    ray.wait(list(waiting), num_returns=len(waiting), timeout=GRACE)
+                if own:
+                    ray.shutdown()
 
     return engine
 
@@ -139,7 +143,12 @@ def ray_engine(processes: int | None = None) -> Engine:
 def run_command(arguments: list[str], log: str, folder: str) -> tuple[int, str]:
     """What a Ray worker does: run `rlalign` in `folder`; returns exit code and last line."""
     os.chdir(folder)
-    outcome = _Processes().run(Command(tuple(arguments), Path(log)))
+    children = _Processes()
+    try:
+        outcome = children.run(Command(tuple(arguments), Path(log)))
+    except BaseException:
+        children.stop()  # a cancelled task is interrupted here
+        raise
     return outcome.code, outcome.last_line
 
 
@@ -170,12 +179,18 @@ def _last_line(log: Path) -> str:
     return told[-1].strip() if told else ""
 
 
-def _on_termination(handler: Any) -> Any:
-    """Set SIGTERM's handler where that is allowed, and return the one before."""
+@contextmanager
+def _termination_as_exit() -> Iterator[None]:
+    """Make SIGTERM raise SystemExit, so that what has to be cleaned up is cleaned up."""
     if threading.current_thread() is not threading.main_thread():
-        return signal.SIG_DFL
-    return signal.signal(signal.SIGTERM, handler)
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
-def _interrupt(_: int, __: FrameType | None) -> None:
+def _exit(_: int, __: FrameType | None) -> None:
     sys.exit(128 + signal.SIGTERM)

@@ -1,6 +1,8 @@
 """Where a run's numbers go besides its own files: TensorBoard, Weights & Biases, trackio.
 
 All are writers of stable-baselines3's logger, so that its callbacks and ours share one logger.
+What was sent to a service cannot be taken back: a run that was killed and resumed may repeat there
+the rows after its last checkpoint, which its own files and TensorBoard do not.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -50,7 +51,7 @@ class StackedMLP(nn.Module):
         self._fast: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for fan_in, fan_out in pairwise(sizes):
             weight = torch.empty(members, fan_in, fan_out)
             bias = torch.empty(members, 1, fan_out)
             for member in range(members):
@@ -103,7 +104,9 @@ def _initialize(weight: Tensor, bias: Tensor, initialization: Initialization) ->
             weight.uniform_(-bound, bound)
             bias.uniform_(-bound, bound)
         else:
-            raise ValueError(f"initialization must be 'torch' or 'orthogonal', got {initialization!r}")
+            raise ValueError(
+                f"initialization must be 'torch' or 'orthogonal', got {initialization!r}"
+            )
 
 
 def set_accelerated(module: nn.Module, accelerated: bool) -> None:

@@ -56,7 +56,10 @@ def make_document(title: str, collection: Collection, groups: Sequence[Group]) -
     scales = {group.runs[0].normalized for group in groups}
     what = "D4RL's normalised scores where the task has them, else returns"
     if scales == {True}:
-        what = "D4RL's normalised scores (0 is its random, 100 its expert policy)"
+        what = (
+            "D4RL's normalised scores (0 is its random, 100 its expert policy; played in today's "
+            "gymnasium tasks, whose physics differ a little from D4RL's)"
+        )
     elif scales == {False}:
         what = "undiscounted returns"
     overall = (overview_table(tasks), aggregate_table(tasks))

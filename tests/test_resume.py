@@ -1,0 +1,194 @@
+"""A run that is killed and resumed ends with the very weights of one that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from rlalign.checkpoint import Checkpoints
+from rlalign.data.dataset import Dataset
+from rlalign.experiment import resume
+from rlalign.layout import Layout
+from rlalign.recipe import load_recipe
+
+OBSERVATION, ACTION = 11, 3  # Hopper's
+
+OFFLINE = {
+    "agent": "iql",
+    "environment": "Hopper-v5",
+    "settings": {"hidden": [32, 32], "observation_normalization": "standard"},
+    "offline": {"steps": 1500},
+    "evaluation": {"every": 500, "episodes": 2},
+    "checkpoint": {"every": 100},
+    "logging": {"every": 100, "tensorboard": False},
+}
+ONLINE = {
+    "agent": "sac",
+    "environment": "Hopper-v5",
+    "settings": {"hidden": [32, 32], "batch_size": 64},
+    "online": {"steps": 1200, "random_steps": 150, "warmup_steps": 100, "environments": 2},
+    "evaluation": {"every": 400, "episodes": 2},
+    "checkpoint": {"every": 100},
+    "logging": {"every": 100, "tensorboard": False},
+}
+BOTH = {
+    **OFFLINE,
+    "agent": "awac",
+    "offline": {"steps": 600},
+    "online": {"steps": 600, "updates_per_step": 0.5, "replay": "mixture"},
+}
+
+
+def _dataset(folder: Path) -> Path:
+    generator = np.random.default_rng(0)
+    layout = Layout(OBSERVATION, ACTION)
+    table = generator.standard_normal((2_000, layout.width)).astype(np.float32)
+    table[:, layout.columns["actions"]] = generator.uniform(-1, 1, (2_000, ACTION))
+    table[:, layout.columns["terminations"]] = 0.0
+    table[99::100, layout.columns["terminations"]] = 1.0
+    ends = np.arange(100, 2_001, 100)
+    path = folder / "data.hdf5"
+    Dataset(torch.from_numpy(table), layout, ends, "data", "Hopper-v5").save(path)
+    return path
+
+
+def _recipe(folder: Path, content: dict[str, object]) -> Path:
+    recipe = dict(content)
+    if "offline" in recipe:
+        recipe["dataset"] = str(_dataset(folder))
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def _command(*arguments: str) -> list[str]:
+    return [
+        sys.executable,
+        "-c",
+        "from rlalign.cli import main; main()",
+        *arguments,
+        "--no-progress",
+    ]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def _wait_for_steps(process: subprocess.Popen[bytes], run: Path, already: int) -> None:
+    """Wait until the run has written a checkpoint beyond those it had."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if len(_all_checkpoints(run)) and _latest_number(run) > already:
+            return
+        time.sleep(0.01)
+
+
+def _all_checkpoints(run: Path) -> list[str]:
+    return Checkpoints(run / "checkpoints").names() if (run / "checkpoints").is_dir() else []
+
+
+def _latest_number(run: Path) -> int:
+    latest = run / "checkpoints" / "latest"
+    if not latest.is_file():
+        return -1
+    phase, step = latest.read_text().split("-")
+    return int(step) + (1_000_000 if phase == "online" else 0)
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    tensors, _ = Checkpoints(run / "checkpoints").load()
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("agent/")}
+
+
+def _logged(run: Path, name: str) -> list[str]:
+    """Lines of a log without the parts that clocks decide."""
+    import json
+
+    rows = [json.loads(line) for line in (run / name).read_text().splitlines()]
+    for row in rows:
+        for key in ("time", "updates_per_second"):
+            row.pop(key, None)
+    return [json.dumps(row, sort_keys=True) for row in rows]
+
+
+@pytest.mark.parametrize("content", [OFFLINE, ONLINE, BOTH], ids=["offline", "online", "both"])
+def test_killed_and_resumed_run_equals_the_uninterrupted_one(
+    tmp_path: Path, content: dict[str, object]
+) -> None:
+    recipe = _recipe(tmp_path, content)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(
+        _command("train", str(recipe), "--out", str(whole)), check=True, env=_environment()
+    )
+
+    chance = random.Random(len(str(content)))
+    command = _command("train", str(recipe), "--out", str(killed))
+    kills = 0
+    for _ in range(3):
+        already = _latest_number(killed)
+        process = subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE)
+        _wait_for_steps(process, killed, already)
+        time.sleep(chance.uniform(0.0, 0.4))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+        command = _command("resume", str(killed))
+        if process.returncode == 0:
+            break
+    if process.returncode != 0:
+        subprocess.run(command, check=True, env=_environment())
+    assert kills >= 1
+
+    expected, found = _weights(whole), _weights(killed)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+    for log in ("metrics.jsonl", "evaluations.jsonl"):
+        assert _logged(whole, log) == _logged(killed, log)
+
+
+def test_terminated_run_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path, {**ONLINE, "checkpoint": {"every": 1_000_000}})
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        _command("train", str(recipe), "--out", str(run), "online.steps=100000"),
+        env=_environment(),
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    assert _latest_number(run) > 0
+    import json
+
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+
+
+def test_resume_refuses_a_changed_dataset(tmp_path: Path) -> None:
+    from rlalign.errors import CheckpointError
+    from rlalign.experiment import train
+
+    recipe = _recipe(tmp_path, {**OFFLINE, "offline": {"steps": 20}})
+    train(load_recipe(str(recipe)), tmp_path / "run", progress=False)
+    info = (tmp_path / "run" / "run.json").read_text()
+    (tmp_path / "run" / "run.json").write_text(info.replace('"finished"', '"interrupted"', 1))
+    data = tmp_path / "data.hdf5"
+    import h5py
+
+    with h5py.File(data, "r+") as file:
+        file["rewards"][0] += 1.0
+    with pytest.raises(CheckpointError, match="fingerprint"):
+        resume(tmp_path / "run", progress=False)
