@@ -1,0 +1,167 @@
+"""Choose which snapshots of `train_behaviours.py` the package ships, and draw their curve.
+
+    python scripts/ship_behaviours.py --runs runs/behaviours
+
+"expert" is the best snapshot of the whole training, "medium" the first one at a third of its
+return (as D4RL defines it), and "replay" the snapshots from the beginning to the medium one, as
+evenly spaced in environment steps as there are. Writes rlalign/data/policies/ and
+docs/behaviours.{md,png,json}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlalign.atomic import write_json
+from rlalign.checkpoint import load_state
+from rlalign.data.behaviour import POLICIES, GaussianPolicy, save_policy
+from rlalign.data.d4rl import normalized_score, reference_of_environment
+
+ROOT = Path(__file__).resolve().parents[1]
+REPLAY_SNAPSHOTS = 8
+SMOOTHING = 3  # neighbouring evaluations averaged when the best snapshot is sought
+Row = dict[str, Any]
+
+
+def choose(curve: list[Row]) -> dict[str, Any]:
+    """Return the steps of the expert, medium and replay snapshots of a curve."""
+    returns = np.array([row["return_mean"] for row in curve])
+    steps = [int(row["step"]) for row in curve]
+    kernel = np.ones(SMOOTHING) / SMOOTHING
+    smooth = np.convolve(np.pad(returns, SMOOTHING // 2, mode="edge"), kernel, mode="valid")
+    expert = int(smooth.argmax())
+    target = returns[expert] / 3.0
+    medium = int(np.argmax(smooth >= target))
+    positions = np.unique(np.linspace(0, medium, min(REPLAY_SNAPSHOTS, medium + 1)).round())
+    return {
+        "expert": steps[expert],
+        "medium": steps[medium],
+        "replay": [steps[int(position)] for position in positions],
+    }
+
+
+def ship(task: str, environment: str, folder: Path) -> tuple[dict[str, Any], list[Row]]:
+    """Write a task's policies and return its entry of the manifest and its curve."""
+    curve = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    chosen = choose(curve)
+    target = POLICIES / task
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    rows = {int(row["step"]): row for row in curve}
+    for step in sorted({chosen["expert"], chosen["medium"], *chosen["replay"]}):
+        tensors, row = load_state(folder / "snapshots" / f"{_name(step)}.safetensors")
+        layers = range(len(tensors) // 2)
+        weights = [tensors[f"layers.{layer}.weight"].numpy() for layer in layers]
+        biases = [tensors[f"layers.{layer}.bias"].numpy() for layer in layers]
+        metadata = {
+            "environment": environment,
+            "hidden": [len(bias) for bias in biases[:-1]],
+            "steps": step,
+            "return_mean": rows[step]["return_mean"],
+            "return_std": float(np.std(row["returns"])),
+            "log_std_bounds": [-20.0, 2.0],
+        }
+        save_policy(
+            target / f"{_name(step)}.safetensors", GaussianPolicy(weights, biases, metadata)
+        )
+    names = {"expert": _name(chosen["expert"]), "medium": _name(chosen["medium"])}
+    replay = [_name(step) for step in chosen["replay"]]
+    return {"environment": environment, **names, "replay": replay}, curve
+
+
+def _name(step: int) -> str:
+    return f"step-{step:07d}"
+
+
+def describe(manifest: dict[str, Any], curves: dict[str, list[Row]]) -> str:
+    """Return the page about the behaviour policies."""
+    lines = [
+        "# Behaviour policies",
+        "",
+        "The `local/` datasets are collected on your machine by policies that this project",
+        "trained with its own SAC: two hidden layers of 128, batch 128, half an update per",
+        "environment step, seed 0 (`scripts/train_behaviours.py`; the run resumes where it",
+        "stopped). Returns are means of ten episodes with sampled actions. `expert` is the best",
+        "snapshot, `medium` the first at a third of its return, `replay` the snapshots up to the",
+        "medium one, mixed evenly.",
+        "",
+        "![Return during training](behaviours.png)",
+        "",
+        "| task | policy | steps | return | normalised score |",
+        "|---|---|---|---|---|",
+    ]
+    for task, entry in manifest.items():
+        reference = reference_of_environment(entry["environment"])
+        rows = {_name(int(row["step"])): row for row in curves[task]}
+        for kind in ("expert", "medium"):
+            row = rows[entry[kind]]
+            score = (
+                ""
+                if reference is None
+                else f"{normalized_score(row['return_mean'], reference):.1f}"
+            )
+            lines.append(
+                f"| {task} | {kind} | {row['step']:,} | {row['return_mean']:.0f} | {score} |"
+            )
+        lines.append(f"| {task} | replay | {len(entry['replay'])} snapshots | | |")
+    steps = ", ".join(f"{task} {curves[task][-1]['step']:,}" for task in manifest)
+    lines += [
+        "",
+        f"Trained so far: {steps} environment steps.",
+        "Scores use D4RL's reference returns, which belong to its older physics (see",
+        "[environments.md](environments.md)).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def draw(curves: dict[str, list[Row]], path: Path) -> None:
+    """Plot every task's return over its environment steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(curves), figsize=(3.2 * len(curves), 2.8), squeeze=False)
+    for axis, (task, curve) in zip(axes[0], curves.items(), strict=True):
+        axis.plot([row["step"] / 1000 for row in curve], [row["return_mean"] for row in curve])
+        axis.set(title=task, xlabel="environment steps (thousands)")
+    axes[0][0].set_ylabel("return")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs/behaviours"))
+    runs = parser.parse_args().runs
+    environments = {
+        "hopper": "Hopper-v5",
+        "walker2d": "Walker2d-v5",
+        "halfcheetah": "HalfCheetah-v5",
+        "ant": "Ant-v5",
+    }
+    manifest: dict[str, Any] = {}
+    curves: dict[str, list[Row]] = {}
+    for task, environment in environments.items():
+        if (runs / task / "curve.jsonl").exists():
+            manifest[task], curves[task] = ship(task, environment, runs / task)
+    write_json(POLICIES / "manifest.json", manifest)
+    (ROOT / "docs" / "behaviours.md").write_text(describe(manifest, curves))
+    draw(curves, ROOT / "docs" / "behaviours.png")
+    record = {
+        task: [[row["step"], round(row["return_mean"], 1)] for row in c]
+        for task, c in curves.items()
+    }
+    write_json(ROOT / "docs" / "behaviours.json", record)
+    print(describe(manifest, curves))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The learning study behind docs/results.md."""
