@@ -131,7 +131,7 @@ class AWAC(Agent):
             log_std: of the policy [act].
         """
         noise = batch.noise["baseline"]  # [batch, samples, act]
-        samples = (mean.unsqueeze(1) + log_std.exp() * noise).clamp_(-1.0, 1.0)
+        samples = (mean.unsqueeze(1) + log_std.exp() * noise).clamp(-1.0, 1.0)
         observations = batch.observations.unsqueeze(1).expand(-1, noise.shape[1], -1)
         baseline = nets.critic(observations.flatten(0, 1), samples.flatten(0, 1)).amin(0)
         value = nets.critic.joint(batch.observation_actions).amin(0)

@@ -101,7 +101,7 @@ class SAC(Agent):
         """y = r + discount (1 - d) [min_i Q'_i(s', a') - alpha log pi(a'|s')], [batch]."""
         action, log_prob = nets.actor(batch.next_observations).sample(batch.noise["next_action"])
         value = nets.critic_target(batch.next_observations, action).amin(0)
-        value = value.addcmul_(nets.temperature(), log_prob, value=-1.0)
+        value = value - nets.temperature() * log_prob
         return td_target(batch, value, self.settings.discount)
 
     def critic_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:

@@ -94,7 +94,7 @@ class TD3(Agent):
         noise = (s.target_noise * batch.noise["target"]).clamp(
             -s.target_noise_clip, s.target_noise_clip
         )
-        action = (nets.actor_target(batch.next_observations) + noise).clamp_(-1.0, 1.0)
+        action = (nets.actor_target(batch.next_observations) + noise).clamp(-1.0, 1.0)
         value = nets.critic_target(batch.next_observations, action).amin(0)
         return td_target(batch, value, s.discount)
 
