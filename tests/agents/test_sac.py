@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.agents.naive import Naive, agree, double
+from tests.agents.tiny import (
+    batch_of,
+    disturb,
+    gradients,
+    leaks,
+    make,
+    metrics_of,
+    value_of,
+    weights,
+)
+
+
+def disturbed(**settings: Any) -> Any:
+    agent = make("sac", **settings)
+    for seed, network in enumerate(agent.learner.flat):
+        if network != "temperature":
+            disturb(agent, network, seed)
+    return agent
+
+
+def squashed(naive: Naive, observations: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Actions and log-densities by the change of variables, without stable forms."""
+    head = naive.run("actor", 0, observations)
+    mean, log_std = head[:, : noise.shape[1]], head[:, noise.shape[1] :].clamp(-20, 2)
+    raw = mean + log_std.exp() * noise.double()
+    normal = -0.5 * ((raw - mean) / log_std.exp()) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
+    action = torch.tanh(raw)
+    return action, (normal - torch.log(1 - action**2)).sum(1)
+
+
+def minimum(naive: Naive, network: str, count: int, s: Tensor, a: Tensor) -> Tensor:
+    return torch.stack([naive.q(network, i, s, a) for i in range(count)]).min(0).values
+
+
+# The losses, written out from the papers.
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_the_critic_loss_sums_over_critics_toward_the_soft_target(count: int) -> None:
+    agent = disturbed(critics=count, initial_temperature=0.3, discount=0.9)
+    batch = batch_of(agent)
+    naive = Naive(agent)
+    s, a, r, d, s2 = double(batch)
+    a2, log_prob = squashed(naive, s2, batch.noise["next_action"])
+    value = minimum(naive, "critic_target", count, s2, a2) - 0.3 * log_prob
+    y = (r + 0.9 * (1 - d) * value).detach()
+    loss = torch.stack([((naive.q("critic", i, s, a) - y) ** 2).mean() for i in range(count)]).sum()
+    found, by_network = gradients(agent, "critic_loss", batch)
+    agree(found, loss)
+    agree(by_network["critic"], naive.gradient("critic", loss))
+    agree(metrics_of(agent, "critic_loss", batch)["q_target"], y)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("target_entropy", [None, -0.5])
+def test_actor_and_temperature_descend_their_losses(
+    count: int, target_entropy: float | None
+) -> None:
+    """L_pi = mean(alpha log pi - min Q); L_alpha = -log alpha mean(log pi + H)."""
+    agent = disturbed(critics=count, initial_temperature=0.3, target_entropy=target_entropy)
+    batch = batch_of(agent)
+    naive = Naive(agent)
+    s = double(batch)[0]
+    action, log_prob = squashed(naive, s, batch.noise["action"])
+    log_alpha = naive.leaves["temperature"]["log"]
+    entropy = -2.0 if target_entropy is None else target_entropy
+    actor = (0.3 * log_prob - minimum(naive, "critic", count, s, action)).mean()
+    dual = -(log_alpha * (log_prob.detach() + entropy).mean()).sum()
+    found, by_network = gradients(agent, "actor_loss", batch)
+    agree(found, actor + dual)
+    agree(by_network["actor"], naive.gradient("actor", actor))
+    agree(by_network["temperature"], naive.gradient("temperature", dual))
+
+
+# Invariants.
+
+
+def test_in_a_bandit_the_target_is_the_reward_whatever_else() -> None:
+    """Invariant 2."""
+    targets = []
+    for temperature in (0.01, 100.0):
+        agent = disturbed(initial_temperature=temperature)
+        disturb(agent, "critic_target", seed=int(temperature) + 50)
+        batch = batch_of(agent, terminations=torch.ones(24))
+        targets.append(metrics_of(agent, "critic_loss", batch)["q_target"])
+        assert torch.equal(targets[-1], batch.rewards)
+    going_on = batch_of(agent, terminations=torch.zeros(24))
+    assert not torch.equal(metrics_of(agent, "critic_loss", going_on)["q_target"], targets[0])
+
+
+def test_each_loss_reaches_its_own_networks_alone() -> None:
+    """The temperature weighs the actor's loss as a constant."""
+    agent = disturbed()
+    batch = batch_of(agent)
+    assert leaks(agent, "critic_loss", batch) == {"critic"}
+    # The learner freezes critics in the actor's step; the loss itself runs through them.
+    assert leaks(agent, "actor_loss", batch) == {"actor", "temperature", "critic"}
+    _, by_network = gradients(agent, "actor_loss", batch)
+    log_prob = -metrics_of(agent, "actor_loss", batch)["entropy"]
+    expected = -(log_prob.mean() - 2.0)
+    torch.testing.assert_close(by_network["temperature"], expected.view(1))
+
+
+def test_the_temperature_rests_where_the_entropy_is_its_target() -> None:
+    """Invariant 7."""
+    agent = disturbed()
+    batch = batch_of(agent)
+    entropy = metrics_of(agent, "actor_loss", batch)["entropy"]
+    resting = disturbed(target_entropy=float(entropy.mean()))
+    assert gradients(resting, "actor_loss", batch)[1]["temperature"].abs().item() < 1e-5
+    multiplier = agent.learner.nets.temperature
+    assert multiplier.dual_loss(torch.zeros(5)).item() == 0
+
+
+@pytest.mark.parametrize(("offset", "rises"), [(1.0, True), (-1.0, False)])
+def test_the_temperature_rises_while_the_entropy_lies_below_its_target(
+    offset: float, rises: bool
+) -> None:
+    """Invariant 7, through training."""
+    agent = disturbed()
+    batch = batch_of(agent)
+    entropy = float(metrics_of(agent, "actor_loss", batch)["entropy"].mean())
+    agent = disturbed(target_entropy=entropy + offset, actor_learning_rate=0.0)
+    before = agent.learner.nets.temperature().item()
+    for _ in range(20):
+        agent.learner.step(batch.rows)
+    after = agent.learner.nets.temperature().item()
+    assert (after > before) == rises
+    assert abs(after - before) > 1e-3
+
+
+def critic_members(agent: Any, network: str) -> list[Tensor]:
+    return list(agent.learner.nets.get_submodule(network).parameters())
+
+
+def test_identical_critics_are_one_and_their_losses_add() -> None:
+    """Invariants 5 and 8: min = any of them; the loss of N copies is N times that of one."""
+    one, many = disturbed(critics=1), disturbed(critics=4)
+    with torch.no_grad():
+        for network in ("critic", "critic_target"):
+            pairs = zip(critic_members(many, network), critic_members(one, network), strict=True)
+            for into, source in pairs:
+                into.copy_(source.expand_as(into))
+    batch = batch_of(one)
+    alone, copies = (gradients(agent, "critic_loss", batch) for agent in (one, many))
+    torch.testing.assert_close(copies[0], 4 * alone[0])
+    sizes = [parameter.numel() // 4 for parameter in critic_members(many, "critic")]
+    parts = zip(copies[1]["critic"].split([4 * n for n in sizes]), sizes, strict=True)
+    first = torch.cat([part[:size] for part, size in parts])
+    torch.testing.assert_close(first, alone[1]["critic"], rtol=1e-4, atol=1e-5)
+    alone, copies = (gradients(agent, "actor_loss", batch) for agent in (one, many))
+    torch.testing.assert_close(copies[0], alone[0])
+    torch.testing.assert_close(copies[1]["actor"], alone[1]["actor"], rtol=1e-4, atol=1e-5)
+
+
+def test_the_actor_follows_the_lowest_critic_alone() -> None:
+    """Invariant 5: the gradient flows to the argmin member only."""
+    agent = disturbed(critics=3)
+    with torch.no_grad():
+        agent.learner.nets.critic.trunk.biases[-1][1:] += 1000.0
+    batch = batch_of(agent)
+    before = gradients(agent, "actor_loss", batch)[1]["actor"]
+    with torch.no_grad():
+        agent.learner.nets.critic.trunk.weights[0][1:] *= -2.0
+    after = gradients(agent, "actor_loss", batch)[1]["actor"]
+    assert torch.equal(before, after)
+    with torch.no_grad():
+        agent.learner.nets.critic.trunk.weights[0][:1] *= -2.0
+    assert not torch.equal(before, gradients(agent, "actor_loss", batch)[1]["actor"])
+
+
+def test_more_critics_never_raise_the_target() -> None:
+    """The minimum over an ensemble is at most that over part of it."""
+    many, few = disturbed(critics=6), disturbed(critics=2)
+    few.learner.flat["actor"].data.copy_(many.learner.flat["actor"].data)
+    with torch.no_grad():
+        pairs = zip(
+            critic_members(few, "critic_target"),
+            critic_members(many, "critic_target"),
+            strict=True,
+        )
+        for into, source in pairs:
+            into.copy_(source[:2])
+    batch = batch_of(many, terminations=torch.zeros(24))
+    lower, higher = (metrics_of(a, "critic_loss", batch)["q_target"] for a in (many, few))
+    assert (lower <= higher + 1e-6).all()
+    assert (lower < higher - 1e-3).any()
+
+
+def test_targets_enter_the_critic_s_loss_alone_and_critics_the_actor_s() -> None:
+    agent = disturbed()
+    batch = batch_of(agent)
+    names = ("critic_loss", "actor_loss")
+    before = [value_of(agent, name, batch) for name in names]
+    disturb(agent, "critic_target", seed=77)
+    after = [value_of(agent, name, batch) for name in names]
+    assert [a != b for a, b in zip(before, after, strict=True)] == [True, False]
+
+
+def test_noise_of_the_two_samples_is_not_shared() -> None:
+    agent = disturbed()
+    batch = batch_of(agent)
+    before = [value_of(agent, name, batch) for name in ("critic_loss", "actor_loss")]
+    batch.noise["action"].add_(1.0)
+    middle = [value_of(agent, name, batch) for name in ("critic_loss", "actor_loss")]
+    batch.noise["next_action"].add_(1.0)
+    after = [value_of(agent, name, batch) for name in ("critic_loss", "actor_loss")]
+    assert [a != b for a, b in zip(before, middle, strict=True)] == [False, True]
+    assert [a != b for a, b in zip(middle, after, strict=True)] == [True, False]
+
+
+def test_a_bandit_s_policy_has_the_entropy_it_is_asked_for() -> None:
+    """Reward -4 a^2 at every state: temperature and spread settle at the target entropy."""
+    agent = make(
+        "sac",
+        hidden=[32],
+        target_entropy=-0.5,
+        actor_learning_rate=3e-3,
+        critic_learning_rate=5e-3,
+        temperature_learning_rate=2e-2,
+    )
+    generator = torch.Generator().manual_seed(0)
+    entropies = []
+    for step in range(700):
+        batch = batch_of(agent, 64, terminations=torch.ones(64))
+        batch.actions.copy_(2 * torch.rand(64, 2, generator=generator) - 1)
+        batch.rewards.copy_(-4 * batch.actions.square().sum(1))
+        agent.learner.step(batch.rows)
+        if step >= 500:
+            entropies.append(agent.learner.metrics()["entropy"])
+    assert sum(entropies) / len(entropies) == pytest.approx(-0.5, abs=0.1)
+    start = make("sac", hidden=[32])
+    assert metrics_of(start, "actor_loss", batch)["entropy"].mean().item() > 0.5
+    mode = agent.act(torch.zeros(1, 4), deterministic=True)
+    assert abs(mode).max() < 0.2
+    assert weights(agent)["temperature"].item() != pytest.approx(0.0, abs=0.1)
