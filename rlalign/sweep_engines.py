@@ -57,7 +57,7 @@ class _Processes:
                     return Outcome(130, "interrupted before it began")
                 child = _start(command, log)
                 self._running.add(child)
-            code = child.wait()
+            code = _wait(child)
             with self._lock:
                 self._running.discard(child)
         return Outcome(code, _last_line(command.log))
@@ -143,6 +143,8 @@ def ray_engine(processes: int | None = None) -> Engine:
 def run_command(arguments: list[str], log: str, folder: str) -> tuple[int, str]:
     """What a Ray worker does: run `rlalign` in `folder`; returns exit code and last line."""
     os.chdir(folder)
+    # Ray cancels a task with SIGINT, which a sweep started in a shell's background ignores.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     children = _Processes()
     try:
         outcome = children.run(Command(tuple(arguments), Path(log)))
@@ -158,6 +160,15 @@ def _ray_outcome(ray: Any, task: Any) -> Outcome:
     except ray.exceptions.RayError as error:
         return Outcome(1, str(error).strip().splitlines()[-1])
     return Outcome(code, last_line)
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    # Ray cancels a task by an exception that only arrives between two Python instructions.
+    while True:
+        try:
+            return child.wait(1.0)
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def _start(command: Command, log: Any) -> subprocess.Popen[bytes]:
@@ -185,12 +196,18 @@ def _termination_as_exit() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGTERM, _exit)
+    received: list[int] = []
+
+    def leave(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        sys.exit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
     try:
         yield
+    except SystemExit:
+        if received:  # Ray turns the code of an exit within its calls into 1
+            raise SystemExit(128 + received[0]) from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _exit(_: int, __: FrameType | None) -> None:
-    sys.exit(128 + signal.SIGTERM)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import pytest
 from rlalign.errors import CheckpointError, RecipeError
 from rlalign.rundir import RunDirectory
 from rlalign.sweep import plan, run_sweep
-from rlalign.sweep_engines import Command, Outcome, local_engine, ray_engine
+from rlalign.sweep_engines import Command, Outcome, Outcomes, local_engine, ray_engine
 
 SMALL = "agent: iql\ndataset: local/hopper-medium-v0\noffline: {steps: 10}\n"
 
@@ -34,7 +34,7 @@ class Recorder:
         self.asked: list[tuple[str, ...]] = []
         self.outcome = Outcome(code, last_line)
 
-    def __call__(self, commands: Mapping[int, Command]) -> Iterator[tuple[int, Outcome]]:
+    def __call__(self, commands: Mapping[int, Command]) -> Outcomes:
         for key, command in commands.items():
             self.asked.append(command.arguments)
             yield key, self.outcome
