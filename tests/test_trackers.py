@@ -51,7 +51,7 @@ def test_tracker_gets_scalars_with_the_step_of_their_phase(
 ) -> None:
     service = Service()
     module = SimpleNamespace(init=service.init, log=service.log, finish=service.finish)
-    monkeypatch.setitem(sys.modules, tracker, module)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, tracker, module)
     monkeypatch.setattr("rlalign.rundir._installed", lambda name: True)
     train(tmp_path / "run", tracker)
     assert service.rows == [
@@ -68,7 +68,7 @@ def test_resumed_run_goes_on_under_its_name(
 ) -> None:
     service = Service()
     module = SimpleNamespace(init=service.init, log=service.log, finish=service.finish)
-    monkeypatch.setitem(sys.modules, tracker, module)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, tracker, module)
     monkeypatch.setattr("rlalign.rundir._installed", lambda name: True)
     train(tmp_path / "run", tracker)
     resumed = RunDirectory.open(tmp_path / "run")

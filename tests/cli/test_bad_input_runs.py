@@ -1,0 +1,274 @@
+"""Run directories, checkpoints and agents' files that are missing, damaged or wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from rlalign import cli
+
+LINES = (
+    "dataset: data.hdf5",
+    "environment: Hopper-v5",
+    "settings: {hidden: [8, 8], batch_size: 4}",
+    "offline: {steps: 4}",
+    "evaluation: {episodes: 1, every: 4}",
+    "checkpoint: {every: 2}",
+    "logging: {every: 2, tensorboard: false}",
+)
+
+
+@pytest.fixture
+def run(recipe: Any, make_dataset: Any, tmp_path: Path) -> Path:
+    """A finished run of a few updates."""
+    make_dataset()
+    assert cli.run(["train", str(recipe(*LINES)), "--out", "run"]) == 0
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def agent_file(run: Path, tmp_path: Path) -> Path:
+    """The run's agent, saved to a file of its own."""
+    from rlalign.experiment import load_run
+
+    load_run(run).save(tmp_path / "agent")
+    return tmp_path / "agent.safetensors"
+
+
+def unfinished(run: Path) -> None:
+    """Put a finished run back to its first checkpoint, in the middle of its phase."""
+    (run / "checkpoints" / "latest").write_text("offline-00000002")
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**info, "status": "interrupted"}))
+
+
+def newest_checkpoint(run: Path) -> Path:
+    return run / "checkpoints" / (run / "checkpoints" / "latest").read_text().strip()
+
+
+def test_run_directory_that_exists(refused: Any, run: Path) -> None:
+    assert "exists already" in refused("train", "small.yaml", "--out", "run")
+
+
+def test_folder_of_something_else_is_not_trained_into(
+    refused: Any, recipe: Any, make_dataset: Any, tmp_path: Path
+) -> None:
+    make_dataset()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    assert "exists already" in refused("train", recipe(*LINES), "--out", "thesis")
+
+
+@pytest.mark.parametrize("out", ["file", "file/run"])
+def test_output_in_place_of_a_file(
+    refused: Any, recipe: Any, make_dataset: Any, tmp_path: Path, out: str
+) -> None:
+    make_dataset()
+    (tmp_path / "file").write_text("mine")
+    assert "file" in refused("train", recipe(*LINES), "--out", out)
+
+
+def test_output_where_nothing_may_be_written(
+    refused: Any, recipe: Any, make_dataset: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset()
+    path = recipe(*LINES)
+
+    def read_only(self: Path, *_: Any, **__: Any) -> None:
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    assert refused("train", path, "--out", "run") == "run: Read-only file system"
+
+
+def test_full_disk_while_training(recipe: Any, make_dataset: Any, tmp_path: Path) -> None:
+    """A real limit on file sizes stands for the disk: the last good checkpoint must survive it."""
+    make_dataset()
+    path = recipe(*LINES, "seed: 1")
+    size = 60_000  # checkpoints of the small networks fit, those of the large ones do not
+    done = subprocess.run(
+        [sys.executable, "-m", "rlalign", "train", path, "settings.hidden=[512,512]", "-o", "big"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "big" / "run.json").read_text())["status"] == "failed"
+    assert not [p for p in (tmp_path / "big").rglob("*") if p.is_file() and p.stat().st_size > size]
+
+
+def test_resuming_what_is_not_there(refused: Any) -> None:
+    assert refused("resume", "nowhere") == "nowhere: no such run directory"
+
+
+def test_resuming_what_is_no_run(refused: Any, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    assert "not a run directory, it has no run.json" in refused("resume", "folder")
+
+
+def test_resuming_a_finished_run(refused: Any, run: Path) -> None:
+    assert "the run is finished" in refused("resume", "run")
+
+
+def test_resuming_with_damaged_run_file(refused: Any, run: Path) -> None:
+    (run / "run.json").write_text('{"status": "run')
+    assert "run.json: damaged" in refused("resume", "run")
+
+
+def test_resuming_with_damaged_recipe(refused: Any, run: Path) -> None:
+    unfinished(run)
+    (run / "recipe.yaml").write_text("agent: [iql")
+    assert "recipe.yaml: not valid YAML" in refused("resume", "run")
+
+
+def test_resuming_with_another_dataset(refused: Any, run: Path, make_dataset: Any) -> None:
+    unfinished(run)
+    make_dataset(rows=80)
+    assert "has fingerprint" in refused("resume", "run")
+
+
+def test_resuming_without_the_dataset(refused: Any, run: Path, tmp_path: Path) -> None:
+    unfinished(run)
+    (tmp_path / "data.hdf5").unlink()
+    assert "data.hdf5" in refused("resume", "run")
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["changed", "cut short", "missing"])
+def test_damaged_checkpoint(refused: Any, run: Path, name: str, damage: str) -> None:
+    unfinished(run)
+    path = newest_checkpoint(run) / name
+    content = bytearray(path.read_bytes())
+    if damage == "changed":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage == "cut short":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.unlink()
+    assert "checkpoints" in refused("resume", "run")
+    assert "checkpoints" in refused("evaluate", "run")
+
+
+def test_checkpoint_of_another_agent(refused: Any, run: Path) -> None:
+    unfinished(run)
+    recipe = (run / "recipe.yaml").read_text().replace("agent: iql", "agent: awac")
+    (run / "recipe.yaml").write_text(recipe)
+    sentence = refused("resume", "run")
+    assert "iql" in sentence
+    assert "awac" in sentence
+
+
+def test_checkpoint_of_other_sizes(refused: Any, run: Path) -> None:
+    unfinished(run)
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(text.replace("- 8\n  - 8", "- 16\n  - 8"))
+    assert (run / "recipe.yaml").read_text() != text
+    assert refused("resume", "run")
+
+
+def test_log_that_was_cut_by_hand(refused: Any, run: Path) -> None:
+    unfinished(run)
+    (run / "metrics.jsonl").write_text("")
+    assert "metrics.jsonl: 0 bytes long" in refused("resume", "run")
+
+
+def test_unknown_checkpoint(refused: Any, run: Path) -> None:
+    assert "there are offline-" in refused("evaluate", "run", "--checkpoint", "best")
+
+
+def test_evaluating_what_is_not_there(refused: Any) -> None:
+    assert "nowhere: no such file" in refused("evaluate", "nowhere")
+
+
+def test_evaluating_a_file_that_is_no_agent(refused: Any, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not an agent")
+    assert "notes.txt" in refused("evaluate", "notes.txt")
+
+
+def test_evaluating_a_truncated_agent(refused: Any, agent_file: Path) -> None:
+    agent_file.write_bytes(agent_file.read_bytes()[:-100])
+    assert "damaged" in refused("evaluate", "agent.safetensors")
+
+
+def test_evaluating_a_file_of_other_tensors(refused: Any, agent_file: Path) -> None:
+    save_file(load_file(agent_file), agent_file)
+    assert "not a file written by rlalign" in refused("evaluate", "agent.safetensors")
+
+
+def test_evaluating_a_model_that_holds_code(refused: Any, tmp_path: Path) -> None:
+    pickled = b"cos\nsystem\n(S'touch pwned'\ntR."
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        archive.writestr("data", json.dumps({"policy_class": {":serialized:": "gASVAAA="}}))
+        archive.writestr("policy.pth", pickled)
+    sentence = refused("evaluate", "model.zip", "--environment", "Hopper-v5")
+    assert "policy.pth" in sentence
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_evaluating_in_an_unknown_environment(refused: Any, run: Path) -> None:
+    sentence = refused("evaluate", "run", "--environment", "Hoper-v5")
+    assert "did you mean Hopper-v5?" in sentence
+
+
+def test_evaluating_in_an_environment_of_other_sizes(refused: Any, run: Path) -> None:
+    sentence = refused("evaluate", "run", "--environment", "Walker2d-v5")
+    assert "observations of shape (17,), but the agent was trained with (11,)" in sentence
+
+
+def test_training_in_an_unknown_environment(refused: Any, recipe: Any, make_dataset: Any) -> None:
+    make_dataset()
+    path = recipe(*LINES)
+    sentence = refused("train", path, "environment=Hoper-v5", "--out", "run")
+    assert "did you mean Hopper-v5?" in sentence
+
+
+def test_videos_over_videos(refused: Any, run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("moviepy")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "old.mp4").write_bytes(b"")
+    assert "holds videos already" in refused("evaluate", "run", "--video", "videos")
+
+
+def test_report_of_nothing(refused: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "no finished run" in refused("report", "empty")
+    assert "no such directory" in refused("report", "nowhere")
+
+
+def test_report_in_place_of_a_file(refused: Any, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "report").write_text("mine")
+    assert "a file is in the place" in refused("report", "run", "--out", "report")
+
+
+def test_sweep_over_runs_of_another_recipe(refused: Any, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    shutil.move(run, tmp_path / "runs" / "seed-0")
+    sentence = refused("sweep", "small.yaml", "offline.steps=9", "--out", "runs")
+    assert "holds a run of another recipe" in sentence
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
