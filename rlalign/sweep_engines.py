@@ -110,6 +110,8 @@ def ray_engine(processes: int | None = None) -> Engine:
         own = not ray.is_initialized()
         if own:
             address = os.environ.get("RAY_ADDRESS")
+            # Ray's workers give way to everything else by default, for which training is too long.
+            os.environ.setdefault("RAY_worker_niceness", "0")
             size: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False}
             ray.init(
                 address=address,

@@ -118,7 +118,7 @@ def test_failures_are_collected_with_their_reason(recipe: str, tmp_path: Path) -
 def commands(folder: Path) -> dict[int, Command]:
     """One that succeeds and one that fails, without any training."""
     return {
-        0: Command(("recipes", "show", "demo"), folder / "good.log"),
+        0: Command(("recipes",), folder / "good.log"),
         1: Command(("recipes", "show", "dmeo"), folder / "bad.log"),
     }
 
@@ -128,7 +128,7 @@ def test_local_processes_report_exit_codes_and_errors(tmp_path: Path) -> None:
     assert outcomes[0].code == 0
     assert outcomes[1].code == 2
     assert outcomes[1].last_line.startswith("error: dmeo: neither")
-    assert "agent: iql" in (tmp_path / "good.log").read_text()
+    assert "demo" in (tmp_path / "good.log").read_text()
 
 
 def test_ray_reports_exit_codes_and_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
