@@ -51,7 +51,7 @@ def test_the_point_mass_data_is_the_one_that_thresholds_were_measured_on() -> No
 
 def test_iql_soon_leaves_cloning_behind_on_the_point_mass() -> None:
     """Measured with seeds 0, 1, 2: IQL -6.8, -7.1, -7.4; cloning -16.4, -18.7, -17.0."""
-    small = {"hidden": [64, 64], "batch_size": 128}
+    small: dict[str, Any] = {"hidden": [64, 64], "batch_size": 128}
     learned = on_point_mass("iql", 1000, **small)
     cloned = on_point_mass("bc", 1000, **small)
     assert learned > -10
@@ -93,7 +93,7 @@ def test_td3_bc_stays_with_mostly_random_data(seed: int) -> None:
     assert on_pendulum("td3_bc", "mix", 7500, seed=seed) < -600
 
 
-SAC = {"batch_size": 128, "observation_normalization": "standard"}
+SAC: dict[str, Any] = {"batch_size": 128, "observation_normalization": "standard"}
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from rlalign.layout import Batch
 from rlalign.replay import FixedReplay
 from tests.toy_data import box_spaces, random_dataset, random_rows
 
-SMALL = {"hidden": [16, 16], "batch_size": 32}
+SMALL: dict[str, Any] = {"hidden": [16, 16], "batch_size": 32}
 
 
 def make(name: str, *, spaces: Any = None, seed: int = 0, **settings: Any) -> Any:
