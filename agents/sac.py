@@ -113,7 +113,7 @@ class SAC(Agent):
     def actor_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """mean (alpha log pi(a|s) - min_i Q_i(s, a)), and the temperature's dual loss."""
         action, log_prob = nets.actor(batch.observations).sample(batch.noise["action"])
-        value = nets.critic(batch.observations, action).amin(0)
+        value = nets.critic(batch.observations, action).min(0).values
         temperature = nets.temperature()
         actor = (temperature * log_prob - value).mean()
         # The temperature rises while the entropy -log pi lies below its target.
@@ -123,7 +123,7 @@ class SAC(Agent):
 
 def td_target(batch: Batch, next_value: Tensor, discount: float) -> Tensor:
     """r + discount (1 - terminated) next_value, [batch]; time limits bootstrap."""
-    return batch.rewards + discount * (1.0 - batch.terminations) * next_value
+    return torch.addcmul(batch.rewards, 1.0 - batch.terminations, next_value, value=discount)
 
 
 def summed_squared_error(values: Tensor, target: Tensor) -> Tensor:
@@ -134,5 +134,5 @@ def summed_squared_error(values: Tensor, target: Tensor) -> Tensor:
         target: [batch], used without gradient.
     """
     assert target.shape == values.shape[1:], (target.shape, values.shape)
-    error = values - target.detach()
-    return error.square().sum() / values.shape[-1]
+    error = nn.functional.mse_loss(values, target.detach().expand_as(values))
+    return error * len(values)

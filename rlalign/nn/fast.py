@@ -48,7 +48,7 @@ def _forward(
     hidden = inputs.expand(weights[0].shape[0], *inputs.shape) if inputs.dim() == 2 else inputs
     last = len(weights) - 1
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        hidden = _product(hidden, weight).add_(bias)
+        hidden = _affine(hidden, weight, bias)
         if layer < last:
             hidden.relu_()
             if keep is not None:
@@ -121,6 +121,16 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     return torch.bmm(left, right)
 
 
+def _affine(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """inputs @ weight + bias in one call, narrow results as the transposed product."""
+    if weight.shape[-1] <= NARROW:
+        transposed = torch.baddbmm(
+            bias.transpose(1, 2), weight.transpose(1, 2), inputs.transpose(1, 2)
+        )
+        return transposed.transpose(1, 2)
+    return torch.baddbmm(bias, inputs, weight)
+
+
 def _add_weight_gradient(into: Tensor | None, before: Tensor, gradient: Tensor) -> None:
     """into [member, in, out] += before^T @ gradient, without a temporary."""
     if into is None:
@@ -167,10 +177,12 @@ class _TanhGaussian(torch.autograd.Function):
         spread = clamped.exp().mul_(noise)
         raw = mean + spread
         action = raw.tanh()
-        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), which does not overflow.
-        volume = torch.nn.functional.softplus(raw.mul(-2.0)).add_(raw).mul_(2.0)
-        density = volume.sub_(clamped).addcmul_(noise, noise, value=-0.5)
-        log_prob = density.sum(-1).sub_((HALF_LOG_2PI + 2.0 * LOG_2) * mean.shape[-1])
+        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), which does not overflow;
+        # it is also 2 (log 2 - log(e^u + e^-u)), which is one call.
+        volume = torch.logaddexp(raw, -raw)
+        density = torch.sub(volume, clamped, alpha=0.5).addcmul_(noise, noise, value=-0.25)
+        constant = (HALF_LOG_2PI + 2.0 * LOG_2) * mean.shape[-1]
+        log_prob = density.sum(-1).mul_(2.0).sub_(constant)
         ctx.save_for_backward(log_std, spread, action)
         ctx.bounds = low, high
         return action, log_prob
