@@ -1,0 +1,119 @@
+"""docs/results.md from the study's run directories, with the tables of `rlalign report`.
+
+    python -m scripts.study.results --runs runs/study
+
+Runs that have not ended are named, never left out in silence. Curves go to docs/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlalign.report.groups import Group, make_groups
+from rlalign.report.runs import collect_runs
+from rlalign.report.tables import mean_and_error, number
+from rlalign.report.writing import write_report
+from scripts.study.plan import OFFLINE_UPDATES, ONLINE_STEPS, SEEDS, pieces
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "results.md"
+PICTURES = ROOT / "docs" / "results"
+PEERS = {"d3rlpy-iql": "iql", "d3rlpy-td3_bc": "td3_bc", "sb3-sac": "sac"}
+INTRODUCTION = f"""# Results
+
+What the agents reach on this machine's own datasets, and the peers on the very same files, updates
+and evaluation. Made from run directories by `python -m scripts.study.results`; the runs by
+`python -m scripts.study.run` (resumable; seeds {", ".join(map(str, SEEDS))}, one thread each).
+
+Offline: {OFFLINE_UPDATES:,} updates; online: {ONLINE_STEPS:,} environment steps; evaluation: 20
+episodes with the deterministic policy, 10 in the offline-to-online runs. Scores are D4RL's normalised
+ones, with its reference returns, in gymnasium's v5 tasks, whose physics differ from D4RL's.
+Numbers are means over seeds and one standard error.
+"""
+
+
+def peer_table(groups: Sequence[Group]) -> list[str]:
+    """Return rows that set each peer beside our agent on the same task."""
+    ours = {(group.label, group.task): group for group in groups}
+    rows = []
+    for group in groups:
+        mine = ours.get((PEERS.get(group.label, ""), group.task))
+        if mine is None:
+            continue
+        a, b = mine.final(), group.final()
+        difference = a.mean - b.mean
+        error = (a.error**2 + b.error**2) ** 0.5
+        verdict = (
+            "better" if difference > 2 * error else "worse" if difference < -2 * error else "equal"
+        )
+        rows.append(
+            f"| {group.task} | {mine.label} | {mean_and_error(a)} | {group.label} | "
+            f"{mean_and_error(b)} | {number(difference)} ± {number(error)} | {verdict} |"
+        )
+    if not rows:
+        return []
+    return [
+        "**Next to the peers** (equal: within two standard errors of the difference)",
+        "",
+        "| task | ours | score | peer | score | difference | |",
+        "| --- | --- | ---: | --- | ---: | ---: | --- |",
+        *rows,
+        "",
+    ]
+
+
+def missing(runs: Path) -> list[str]:
+    """Return a line for each run of the plan that has not been made."""
+    return [
+        f"- {piece.experiment}/{piece.name}, seed {piece.seed}"
+        for piece in pieces()
+        if not (piece.directory(runs) / "scores.json").exists()
+        and not _ended(piece.directory(runs))
+    ]
+
+
+def _ended(directory: Path) -> bool:
+    from rlalign.rundir import RunDirectory
+
+    return (directory / "run.json").exists() and RunDirectory.open(directory).status == "finished"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs/study"))
+    runs = parser.parse_args().runs
+    parts = [INTRODUCTION]
+    shutil.rmtree(PICTURES, ignore_errors=True)
+    for experiment in ("offline", "offline-to-online", "online"):
+        folder = runs / experiment
+        if not folder.is_dir():
+            continue
+        collection = collect_runs([folder])
+        groups = make_groups(collection.runs)
+        parts += [f"## {experiment.capitalize()}", "", *peer_table(groups)]
+        out = PICTURES / experiment
+        write_report([folder], out, title=experiment)
+        text = (out / "report.md").read_text()
+        # One level deeper, without the report's own title; run paths are this machine's affair.
+        body = text.split("\n", 2)[2].replace("\n## ", "\n### ")
+        body = body.replace("](curves-", f"](results/{experiment}/curves-")
+        body = "\n\n".join(part for part in body.split("\n\n") if not _is_run_list(part))
+        parts.append(body)
+        for name in ("report.md", "report.html"):
+            (out / name).unlink()
+    left = missing(runs)
+    if left:
+        parts += ["## Not run yet", "", *left, ""]
+    PAGE.write_text("\n".join(parts))
+    print(PAGE)
+
+
+def _is_run_list(part: str) -> bool:
+    return part.startswith("Runs:") or (part.startswith("- ") and ", seed " in part)
+
+
+if __name__ == "__main__":
+    main()
