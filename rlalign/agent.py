@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rlalign.errors import CheckpointError, SettingsError
+from rlalign.interface import Interface, make_environments
 from rlalign.layout import Layout
 from rlalign.learner import Learner, Networks, Noise, Target, Update
 from rlalign.preprocessing import Preprocessing
@@ -21,7 +21,6 @@ from rlalign.settings import AgentSettings, OnlineSettings, build_settings
 
 if TYPE_CHECKING:
     from rlalign.data.dataset import Dataset
-    from rlalign.envs.vector import Environments
 
 Prefixed = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -34,7 +33,7 @@ class Spec:
     action_size: int
 
 
-class Agent(ABC):
+class Agent(Interface, ABC):
     """Base of all agents.
 
     Args:
@@ -72,7 +71,8 @@ class Agent(ABC):
         self.settings: Any = build_settings(self.settings_type, settings, self.name)
         self.device = _device(device)
         self.seed = seed
-        self._env, spaces = _environment(env, seed)
+        self._accelerated = accelerated
+        self._env, spaces = make_environments(env, seed)
         check_spaces(*spaces, str(env) if isinstance(env, str) else "the environment")
         self.observation_space, self.action_space = spaces
         self.spec = Spec(
@@ -187,7 +187,7 @@ class Agent(ABC):
         Returns:
             the agent.
         """
-        from rlalign.phases import fit
+        from rlalign.training import fit
 
         fit(
             self,
@@ -223,7 +223,7 @@ class Agent(ABC):
         Returns:
             the agent.
         """
-        from rlalign.phases import learn
+        from rlalign.training import learn
 
         learn(
             self,
@@ -237,31 +237,6 @@ class Agent(ABC):
         return self
 
     # Acting.
-
-    def predict(
-        self,
-        observation: np.ndarray,
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Return actions in the environment's units.
-
-        Args:
-            observation: one observation or a batch of them.
-            state, episode_start: unused; kept for stable-baselines3's interface.
-            deterministic: the policy's mode instead of a sample.
-
-        Returns:
-            the action, or one per observation, and `state`.
-        """
-        single = np.shape(observation) == self.observation_space.shape
-        raw = torch.as_tensor(np.asarray(observation, np.float32)).reshape(
-            -1, self.spec.observation_size
-        )
-        actions = self.action_scale.to_environment(self.act(raw, deterministic=deterministic))
-        shape = self.action_space.shape if single else (-1, *self.action_space.shape)
-        return actions.reshape(shape), state
 
     @torch.no_grad()
     def act(self, observations: Tensor, *, deterministic: bool) -> np.ndarray:
@@ -278,52 +253,6 @@ class Agent(ABC):
             )
             actions = self.explore(self.learner.nets, inputs, noise)
         return actions.cpu().numpy()
-
-    # What stable-baselines3's tools ask for.
-
-    def get_env(self) -> Any:
-        """Return the environments as a stable-baselines3 VecEnv, or None."""
-        from rlalign.interop.sb3 import view_of
-
-        return None if self._env is None else view_of(self._env)
-
-    def set_env(self, env: Any) -> None:
-        """Use other environments with the same spaces.
-
-        Raises:
-            EnvError: if the spaces differ.
-        """
-        from rlalign.errors import EnvError
-
-        environments, spaces = _environment(env, self.seed)
-        if spaces != (self.observation_space, self.action_space):
-            raise EnvError(
-                f"the agent was made for {self.observation_space} and {self.action_space}, "
-                f"the environment has {spaces[0]} and {spaces[1]}"
-            )
-        self._env = environments
-
-    @property
-    def environments(self) -> Environments | None:
-        """The training environments, or None where the agent was made from spaces."""
-        return self._env
-
-    @property
-    def logger(self) -> Any:
-        """stable-baselines3's logger; by default it prints nothing and writes nowhere."""
-        if self._logger is None:
-            from stable_baselines3.common.logger import Logger
-
-            self._logger = Logger(folder=None, output_formats=[])
-        return self._logger
-
-    def set_logger(self, logger: Any) -> None:
-        """Use a logger that `stable_baselines3.common.logger.configure` makes."""
-        self._logger = logger
-
-    def get_vec_normalize_env(self) -> None:
-        """Return None: normalisation lies in the agent, not in a wrapper."""
-        return
 
     # State.
 
@@ -349,7 +278,8 @@ class Agent(ABC):
         """Restore what `state_dict` returned.
 
         Raises:
-            CheckpointError: if it is of another agent, or of other settings or sizes.
+            CheckpointError: if it is of another agent, or of networks of other sizes. Settings
+            that do not change sizes are the agent's own, not the checkpoint's.
         """
         if state.get("agent") != self.name:
             raise CheckpointError(
@@ -364,50 +294,28 @@ class Agent(ABC):
         self.exploration_generator.set_state(tensors["generators/exploration"].cpu())
         self.num_timesteps = int(state["num_timesteps"])
 
-    def save(self, path: str | Path, **_: Any) -> None:
-        """Write the agent without its replay buffer to a safetensors file (.zip: wrapped in one).
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return an equal, independent agent made from spaces, with a copy of the replay buffer.
 
-        A path without an ending gets ``.safetensors``.
+        Copying attribute by attribute would part the networks from their flat buffers.
         """
-        from rlalign.agent_files import save_agent
+        spaces = self.observation_space, self.action_space
+        settings = self.settings.to_dict()
+        copied = type(self)(
+            spaces, seed=self.seed, device=self.device, accelerated=self._accelerated, **settings
+        )
+        copied.load_state_dict(*self.state_dict())
+        copied.dataset = self.dataset
+        if self.replay_buffer is not None:
+            copied.replay_buffer = GrowingReplay(
+                self.layout, self.replay_buffer.capacity, self.device
+            )
+            copied.replay_buffer.load_state_dict(*self.replay_buffer.state_dict())
+        memo[id(self)] = copied
+        return copied
 
-        save_agent(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path, env: Any = None, device: str | torch.device = "cpu") -> Self:
-        """Read an agent that `save` wrote.
-
-        Args:
-            path: the file, with or without its ending.
-            env: environments to go on with; the spaces in the file suffice for predicting.
-            device: where to put it.
-
-        Raises:
-            CheckpointError: if the file is missing, damaged, or of another agent.
-        """
-        from rlalign.agent_files import load_agent
-
-        return load_agent(cls, path, env, device)
-
-    def save_replay_buffer(self, path: str | Path) -> None:
-        """Write the transitions of interaction to a file.
-
-        Raises:
-            CheckpointError: if there are none yet.
-        """
-        from rlalign.agent_files import save_replay
-
-        save_replay(self, path)
-
-    def load_replay_buffer(self, path: str | Path) -> None:
-        """Read what `save_replay_buffer` wrote.
-
-        Raises:
-            CheckpointError: if it is of other columns.
-        """
-        from rlalign.agent_files import load_replay
-
-        load_replay(self, path)
+    def __reduce__(self) -> Any:
+        raise TypeError("agents are not pickled: use save and load, or copy.deepcopy")
 
     def _set_transform(self) -> None:
         self._transform = self.preprocessing.transform(
@@ -435,12 +343,3 @@ def _device(device: str | torch.device) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise SettingsError(f"device is {str(device)!r}, but torch finds no CUDA device here")
     return chosen
-
-
-def _environment(env: Any, seed: int) -> tuple[Environments | None, tuple[Any, Any]]:
-    if isinstance(env, tuple) and len(env) == 2:
-        return None, env
-    from rlalign.envs.vector import as_environments
-
-    environments = as_environments(env, seed=seed)
-    return environments, (environments.observation_space, environments.action_space)

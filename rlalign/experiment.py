@@ -24,11 +24,11 @@ from rlalign.phases import (
     OfflinePhase,
     OnlinePhase,
     Phase,
-    evaluate_agent,
     run_phase,
 )
 from rlalign.recipe import Recipe, agent_class, agent_settings, online_settings
 from rlalign.rundir import RunDirectory
+from rlalign.training import evaluate_agent
 
 if TYPE_CHECKING:
     from rlalign.data.dataset import Dataset

@@ -171,7 +171,8 @@ class Learner:
             rows: packed rows [batch, width], already transformed; or one such batch per source.
 
         Raises:
-            TrainingError: if a loss is not finite; parameters are then those before its step.
+            TrainingError: if a loss is not finite. On a CPU that is seen before its step, so the
+                parameters are those before it; on a GPU every 100 steps, to keep it busy.
         """
         batches = {"replay": rows} if isinstance(rows, Tensor) else dict(rows)
         self._set_learning_rates()

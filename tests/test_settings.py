@@ -126,4 +126,4 @@ def test_an_agent_refuses_what_its_method_cannot_mean(name: str, values: dict) -
 )
 def test_online_settings_are_checked_too(name: str, value: Any) -> None:
     with pytest.raises(SettingsError, match=name):
-        build_settings(OnlineSettings, {name: value}, "test")  # type: ignore[type-var]
+        build_settings(OnlineSettings, {name: value}, "test")

@@ -29,9 +29,9 @@ and evaluation. Made from run directories by `python -m scripts.study.results`; 
 `python -m scripts.study.run` (resumable; seeds {", ".join(map(str, SEEDS))}, one thread each).
 
 Offline: {OFFLINE_UPDATES:,} updates; online: {ONLINE_STEPS:,} environment steps; evaluation: 20
-episodes with the deterministic policy, 10 in the offline-to-online runs. Scores are D4RL's normalised
-ones, with its reference returns, in gymnasium's v5 tasks, whose physics differ from D4RL's.
-Numbers are means over seeds and one standard error.
+episodes with the deterministic policy, 10 in the offline-to-online runs. Scores are D4RL's
+normalised ones, with its reference returns, in gymnasium's v5 tasks, whose physics differ from
+D4RL's. Numbers are means over seeds and one standard error.
 """
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -368,3 +370,20 @@ def test_losses_lift_over_seeds(name: str, settings: dict, loss: str) -> None:
             error = (found - wanted).abs().max()
             assert error < 1e-5 * max(1.0, float(wanted.abs().max()))
     assert len(set(values.tolist())) == 3
+
+
+@every_agent
+def test_a_deep_copy_learns_by_itself(name: str, settings: dict) -> None:
+    agent = train(make(name, **settings), 3)
+    twin = copy.deepcopy(agent)
+    before = weights(agent)
+    assert all_equal(before, weights(twin))
+    train(twin, 3)
+    assert all_equal(before, weights(agent))
+    assert all_equal(weights(train(agent, 3)), weights(twin))
+    assert not all_equal(before, weights(agent))
+
+
+def test_agents_are_not_pickled() -> None:
+    with pytest.raises(TypeError, match="save and load"):
+        pickle.dumps(make("sac"))

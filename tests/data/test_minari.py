@@ -10,8 +10,8 @@ import gymnasium
 import numpy as np
 import pytest
 
+from rlalign.data.d4rl import GOAL_ORDER
 from rlalign.data.dataset import load_dataset
-from rlalign.data.minari import GOAL_ORDER
 from rlalign.errors import DatasetError, MissingPackageError
 
 minari = pytest.importorskip("minari")

@@ -55,7 +55,7 @@ def test_targets_start_where_the_actor_does(tmp_path: Path):
     saved(tmp_path, "TD3").copy_into(agent)
     nets = agent.learner.nets
     inputs = torch.from_numpy(observations())
-    torch.testing.assert_close(nets.actor_target(inputs), nets.actor(inputs))  # type: ignore[operator]
+    torch.testing.assert_close(nets.actor_target(inputs), nets.actor(inputs))
 
 
 @pytest.mark.parametrize("pair", ["sac to sac", "ppo to awac"])

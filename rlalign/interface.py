@@ -1,0 +1,157 @@
+"""What users of stable-baselines3 find on an agent: acting, environments, logger, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlalign.errors import EnvError
+
+if TYPE_CHECKING:
+    from gymnasium.spaces import Box
+
+    from rlalign.agent import Agent
+    from rlalign.envs.spaces import ActionScale
+    from rlalign.envs.vector import Environments
+
+
+class Interface:
+    """Methods and attributes that stable-baselines3's tools and users expect."""
+
+    observation_space: Box
+    action_space: Box
+    action_scale: ActionScale
+    num_timesteps: int
+    seed: int
+    _env: Environments | None
+    _logger: Any
+
+    def act(self, observations: Tensor, *, deterministic: bool) -> np.ndarray:
+        """Return actions [batch, act] in [-1, 1] at raw observations [batch, obs]."""
+        raise NotImplementedError
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Return actions in the environment's units.
+
+        Args:
+            observation: one observation or a batch of them.
+            state, episode_start: unused; kept for stable-baselines3's interface.
+            deterministic: the policy's mode instead of a sample.
+
+        Returns:
+            the action, or one per observation, and `state`.
+        """
+        single = np.shape(observation) == self.observation_space.shape
+        raw = torch.as_tensor(np.asarray(observation, np.float32)).reshape(
+            -1, int(np.prod(self.observation_space.shape))
+        )
+        actions = self.action_scale.to_environment(self.act(raw, deterministic=deterministic))
+        shape = self.action_space.shape if single else (-1, *self.action_space.shape)
+        return actions.reshape(shape), state
+
+    def get_env(self) -> Any:
+        """Return the environments as a stable-baselines3 VecEnv, or None."""
+        from rlalign.interop.sb3 import view_of
+
+        return None if self._env is None else view_of(self._env)
+
+    def set_env(self, env: Any) -> None:
+        """Use other environments with the same spaces.
+
+        Raises:
+            EnvError: if the spaces differ.
+        """
+        environments, spaces = make_environments(env, self.seed)
+        if spaces != (self.observation_space, self.action_space):
+            raise EnvError(
+                f"the agent was made for {self.observation_space} and {self.action_space}, "
+                f"the environment has {spaces[0]} and {spaces[1]}"
+            )
+        self._env = environments
+
+    @property
+    def environments(self) -> Environments | None:
+        """The training environments, or None where the agent was made from spaces."""
+        return self._env
+
+    @property
+    def logger(self) -> Any:
+        """stable-baselines3's logger; by default it prints nothing and writes nowhere."""
+        if self._logger is None:
+            from stable_baselines3.common.logger import Logger
+
+            self._logger = Logger(folder=None, output_formats=[])
+        return self._logger
+
+    def set_logger(self, logger: Any) -> None:
+        """Use a logger that `stable_baselines3.common.logger.configure` makes."""
+        self._logger = logger
+
+    def get_vec_normalize_env(self) -> None:
+        """Return None: normalisation lies in the agent, not in a wrapper."""
+        return
+
+    def save(self, path: str | Path, **_: Any) -> None:
+        """Write the agent without its replay buffer to a safetensors file (.zip: wrapped in one).
+
+        A path without an ending gets ``.safetensors``.
+        """
+        from rlalign.agent_files import save_agent
+
+        save_agent(cast("Agent", self), path)
+
+    @classmethod
+    def load(cls, path: str | Path, env: Any = None, device: str | torch.device = "cpu") -> Self:
+        """Read an agent that `save` wrote.
+
+        Args:
+            path: the file, with or without its ending.
+            env: environments to go on with; the spaces in the file suffice for predicting.
+            device: where to put it.
+
+        Raises:
+            CheckpointError: if the file is missing, damaged, or of another agent.
+        """
+        from rlalign.agent_files import load_agent
+
+        return cast(Self, load_agent(cast("type[Agent]", cls), path, env, device))
+
+    def save_replay_buffer(self, path: str | Path) -> None:
+        """Write the transitions of interaction to a file.
+
+        Raises:
+            CheckpointError: if there are none yet.
+        """
+        from rlalign.agent_files import save_replay
+
+        save_replay(cast("Agent", self), path)
+
+    def load_replay_buffer(self, path: str | Path) -> None:
+        """Read what `save_replay_buffer` wrote.
+
+        Raises:
+            CheckpointError: if it is of other columns.
+        """
+        from rlalign.agent_files import load_replay
+
+        load_replay(cast("Agent", self), path)
+
+
+def make_environments(env: Any, seed: int) -> tuple[Environments | None, tuple[Any, Any]]:
+    """Return environments, None where `env` is a pair of spaces, and their spaces."""
+    if isinstance(env, tuple) and len(env) == 2:
+        return None, env
+    from rlalign.envs.vector import as_environments
+
+    environments = as_environments(env, seed=seed)
+    return environments, (environments.observation_space, environments.action_space)

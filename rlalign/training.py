@@ -1,0 +1,132 @@
+"""`Agent.fit` and `Agent.learn`: phases run from Python, with stable-baselines3's tools."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlalign.envs.vector import Environments, StepResult
+from rlalign.errors import EnvError
+from rlalign.phases import Events, Intervals, OfflinePhase, OnlinePhase, Phase, run_phase
+from rlalign.settings import OnlineSettings, build_settings
+
+if TYPE_CHECKING:
+    from rlalign.agent import Agent
+    from rlalign.data.dataset import Dataset
+    from rlalign.evaluate import Episodes
+
+
+def fit(
+    agent: Agent,
+    dataset: Dataset,
+    steps: int,
+    *,
+    evaluate_every: int | None,
+    episodes: int,
+    progress_bar: bool,
+) -> None:
+    """Run the offline phase of `Agent.fit`."""
+    phase = OfflinePhase(agent, dataset, steps)
+    with _LoggerEvents(agent, episodes, steps if progress_bar else None) as events:
+        run_phase(phase, Intervals(log=1000, evaluate=evaluate_every), events)
+
+
+def learn(
+    agent: Agent,
+    total_timesteps: int,
+    *,
+    callback: Any,
+    log_interval: int,
+    reset_num_timesteps: bool,
+    progress_bar: bool,
+    online: Mapping[str, Any],
+) -> None:
+    """Run the online phase of `Agent.learn`, with stable-baselines3's callbacks."""
+    from rlalign.interop.callbacks import as_callback
+    from rlalign.interop.sb3 import step_locals
+
+    if agent.environments is None:
+        raise EnvError("learning online needs an environment: the agent was made from spaces")
+    defaults = agent.online_defaults
+    settings = build_settings(
+        OnlineSettings,
+        {**vars(defaults), "environments": agent.environments.count, **online},
+        agent.name,
+    )
+    if reset_num_timesteps:
+        agent.num_timesteps = 0
+    calls = as_callback(callback, agent, progress_bar=progress_bar)
+    started = time.perf_counter()
+    phase = OnlinePhase(agent, agent.environments, total_timesteps, settings, dataset=agent.dataset)
+    local_values: dict[str, Any] = {"total_timesteps": total_timesteps, "self": agent}
+
+    def on_step(result: StepResult, actions: np.ndarray) -> bool:
+        seconds = time.perf_counter() - started
+        local_values.update(step_locals(result, actions, phase.environments, seconds))
+        calls.update_locals(local_values)
+        return calls.on_step()
+
+    phase.on_step = on_step
+    calls.on_training_start(local_values, {})
+    calls.on_rollout_start()
+    with _LoggerEvents(agent, 0, None) as events:
+        run_phase(phase, Intervals(log=log_interval), events)
+    calls.on_rollout_end()
+    calls.on_training_end()
+
+
+class _LoggerEvents(Events):
+    """Logs to the agent's stable-baselines3 logger, for `fit` and `learn`."""
+
+    def __init__(self, agent: Agent, episodes: int, total: int | None) -> None:
+        self.agent = agent
+        self.episodes = episodes
+        self._bar: Any = None
+        if total is not None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit="update")
+
+    def __enter__(self) -> _LoggerEvents:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def on_log(self, phase: Phase, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.agent.logger.record(f"{phase.name}/{name}", value)
+        self.agent.logger.dump(phase.done)
+
+    def on_evaluate(self, phase: Phase) -> None:
+        result = evaluate_agent(self.agent, phase, self.episodes)
+        self.agent.logger.record("evaluation/mean_return", result.mean_return)
+        self.agent.logger.dump(phase.done)
+
+    def on_advance(self, phase: Phase) -> None:
+        if self._bar is not None:
+            self._bar.update(phase.done - self._bar.n)
+
+
+def evaluate_agent(agent: Agent, phase: Phase, episodes: int, env: Any = None) -> Episodes:
+    """Evaluate on environments of their own, seeded by the agent's seed and the phase's step.
+
+    Args:
+        env: id or maker of the evaluation environment; by default the agent's own by its id.
+    """
+    from rlalign.evaluate import evaluate
+
+    env = env or (agent.environments.maker if agent.environments is not None else None)
+    if env is None:
+        raise EnvError("evaluation needs an environment that can be made by its id")
+    words = [agent.seed, 2, phase.done, 0 if phase.name == "offline" else 1]
+    seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+    environments = Environments(env, min(episodes, 10), seed=seed, record=False)
+    try:
+        return evaluate(agent, environments, episodes)
+    finally:
+        environments.close()
