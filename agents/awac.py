@@ -18,7 +18,7 @@ from rlalign.nn.critics import EnsembleCritic
 from rlalign.nn.distributions import normal_log_prob
 from rlalign.nn.policies import GaussianActor
 from rlalign.optim import AdamSettings
-from rlalign.settings import AgentSettings, OnlineSettings, require
+from rlalign.settings import AgentSettings, OnlineSettings, require, require_bounds
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,7 @@ class AWACSettings(AgentSettings):
         require(self.max_weight > 0, "max_weight", self.max_weight, "above 0")
         require(self.value_samples >= 1, "value_samples", self.value_samples, "at least 1")
         require(self.actor_weight_decay >= 0, "actor_weight_decay", self.actor_weight_decay, ">= 0")
-        bounds = self.log_std_bounds
-        require(
-            len(bounds) == 2 and bounds[0] < bounds[1],
-            "log_std_bounds",
-            bounds,
-            "a lower and a higher number",
-        )
+        require_bounds("log_std_bounds", self.log_std_bounds)
 
 
 class AWAC(Agent):

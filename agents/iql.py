@@ -16,7 +16,7 @@ from rlalign.learner import Metrics, Networks, Target, Update
 from rlalign.nn.critics import EnsembleCritic, ValueCritic
 from rlalign.nn.policies import DeterministicActor, GaussianActor
 from rlalign.optim import AdamSettings
-from rlalign.settings import AgentSettings, OnlineSettings, require
+from rlalign.settings import AgentSettings, OnlineSettings, require, require_bounds
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,7 @@ class IQLSettings(AgentSettings):
         require(self.beta >= 0, "beta", self.beta, "at least 0")
         require(self.max_weight > 0, "max_weight", self.max_weight, "above 0")
         require(self.exploration_noise >= 0, "exploration_noise", self.exploration_noise, ">= 0")
-        bounds = self.log_std_bounds
-        require(
-            len(bounds) == 2 and bounds[0] < bounds[1],
-            "log_std_bounds",
-            bounds,
-            "a lower and a higher number",
-        )
+        require_bounds("log_std_bounds", self.log_std_bounds)
 
 
 def expectile_loss(difference: Tensor, expectile: float) -> Tensor:

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +14,6 @@ from rlalign.checkpoint import Checkpoints
 from rlalign.envs.vector import Environments
 from rlalign.errors import CheckpointError, RlalignError, TrainingError
 from rlalign.phases import (
-    Events,
     Intervals,
     OfflinePhase,
     OnlinePhase,
@@ -27,8 +21,8 @@ from rlalign.phases import (
     run_phase,
 )
 from rlalign.recipe import Recipe, agent_class, agent_settings, online_settings
+from rlalign.run_events import RunEvents
 from rlalign.rundir import RunDirectory
-from rlalign.training import evaluate_agent
 
 if TYPE_CHECKING:
     from rlalign.data.dataset import Dataset
@@ -238,121 +232,6 @@ def _scores(run: RunDirectory) -> dict[str, Any]:
             key: row[key] for key in ("step", "mean_return", "normalized_score")
         }
     return scores
-
-
-class RunEvents(Events):
-    """Writes a run's logs, evaluations and checkpoints, and stops at signals."""
-
-    def __init__(self, experiment: Experiment, run: RunDirectory, progress: bool) -> None:
-        self.experiment = experiment
-        self.run = run
-        self.checkpoints = Checkpoints(run.checkpoints, experiment.recipe.checkpoint.keep)
-        self.index = 0
-        self._seconds = 0.0  # of earlier parts of this run
-        self._started = time.perf_counter()
-        self._signal: int | None = None
-        self._progress = progress
-        self._bar: Any = None
-
-    def on_log(self, phase: Phase, metrics: Mapping[str, float]) -> None:
-        """Write metrics to the run's logs."""
-        self.run.log_metrics({**self._position(phase), **metrics})
-
-    def on_evaluate(self, phase: Phase) -> None:
-        """Evaluate on separate environments and write the result."""
-        episodes = self.experiment.recipe.evaluation.episodes
-        result = evaluate_agent(self.experiment.agent, phase, episodes, self.experiment.environment)
-        dataset = self.experiment.dataset
-        reference = dataset.reference if dataset else _reference(self.experiment.environment)
-        self.run.log_evaluation({**self._position(phase), **result.to_dict(reference)})
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"return {result.mean_return:.1f}")
-
-    def on_checkpoint(self, phase: Phase) -> None:
-        """Save agent, phase and the logs' sizes."""
-        agent_tensors, agent_state = self.experiment.agent.state_dict()
-        phase_tensors, phase_state = phase.state_dict()
-        tensors = {f"agent/{name}": tensor for name, tensor in agent_tensors.items()}
-        tensors |= {f"phase/{name}": tensor for name, tensor in phase_tensors.items()}
-        complete = phase.done >= phase.steps
-        state = {
-            "agent": agent_state,
-            "phase": phase_state,
-            "phase_name": phase.name,
-            "phases_finished": self.index + int(complete),
-            "mark": self.run.mark(),
-            "seconds": self._elapsed(),
-        }
-        self.checkpoints.save(f"{phase.name}-{phase.done:08d}", (tensors, state))
-
-    def on_advance(self, phase: Phase) -> None:
-        """Show progress; after a signal save a checkpoint and exit."""
-        if self._progress:
-            self._show(phase)
-        if self._signal is not None:
-            self.on_checkpoint(phase)
-            raise SystemExit(128 + self._signal)
-
-    def restore(self, phase: Phase, saved: Any) -> None:
-        """Put agent and phase back to a checkpoint made within the phase."""
-        tensors, state = saved
-        self.restore_agent(saved)
-        phase.load_state_dict(select(tensors, "phase/"), state["phase"])
-
-    def restore_agent(self, saved: Any) -> None:
-        """Put the agent back to a checkpoint."""
-        tensors, state = saved
-        self.experiment.agent.load_state_dict(select(tensors, "agent/"), state["agent"])
-        self._seconds = float(state["seconds"])
-
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Turn SIGINT and SIGTERM into a checkpoint and a clean exit while inside."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        wanted = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._note) for number in wanted}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def close(self) -> None:
-        """Close the progress bar."""
-        if self._bar is not None:
-            self._bar.close()
-
-    def _note(self, number: int, _: object) -> None:
-        self._signal = number
-
-    def _elapsed(self) -> float:
-        return self._seconds + time.perf_counter() - self._started
-
-    def _position(self, phase: Phase) -> dict[str, Any]:
-        return {
-            "phase": phase.name,
-            "step": phase.done,
-            "updates": phase.agent.learner.step_count,
-            "env_steps": phase.agent.num_timesteps,
-            "time": round(self._elapsed(), 3),
-        }
-
-    def _show(self, phase: Phase) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None or self._bar.desc != phase.name:
-            self.close()
-            unit = "update" if phase.name == "offline" else "step"
-            self._bar = tqdm(total=phase.steps, desc=phase.name, unit=unit, initial=0)
-        self._bar.update(phase.done - self._bar.n)
-
-
-def _reference(environment: str) -> tuple[float, float] | None:
-    from rlalign.data.d4rl import reference_of_environment
-
-    return reference_of_environment(environment)
 
 
 def _limit_threads() -> None:

@@ -23,6 +23,12 @@ def require(condition: bool, name: str, value: object, expected: str) -> None:
         raise SettingsError(f"setting {name} must be {expected}, got {value!r}")
 
 
+def require_bounds(name: str, bounds: tuple[float, ...]) -> None:
+    """Raise SettingsError unless `bounds` are a lower and a higher number."""
+    ordered = len(bounds) == 2 and bounds[0] < bounds[1]
+    require(ordered, name, bounds, "a lower and a higher number")
+
+
 @dataclass(frozen=True)
 class AgentSettings:
     """What all agents share.

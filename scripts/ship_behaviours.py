@@ -86,7 +86,7 @@ def describe(manifest: dict[str, Any], curves: dict[str, list[Row]]) -> str:
         "",
         "The `local/` datasets are collected on your machine by policies that this project",
         "trained with its own SAC: two hidden layers of 128, seed 0, one update of batch 256 per",
-        "environment step (half an update of batch 128 for halfcheetah), by",
+        "environment step (half an update of batch 128 for halfcheetah and ant), by",
         "`scripts/train_behaviours.py`, which resumes where it stopped. Returns are means of ten",
         "episodes with sampled actions. `expert` is the best snapshot, `medium` the first at a",
         "third of its return, `replay` the snapshots up to the medium one, mixed evenly.",
