@@ -66,13 +66,12 @@ def peer_table(groups: Sequence[Group]) -> list[str]:
 
 
 def missing(runs: Path) -> list[str]:
-    """Return a line for each run of the plan that has not been made."""
-    return [
-        f"- {piece.experiment}/{piece.name}, seed {piece.seed}"
-        for piece in pieces()
-        if not (piece.directory(runs) / "scores.json").exists()
-        and not _ended(piece.directory(runs))
-    ]
+    """Return a line for each part of the plan with runs that have not been made."""
+    seeds: dict[str, list[int]] = {}
+    for piece in pieces():
+        if not _ended(piece.directory(runs)):
+            seeds.setdefault(f"{piece.experiment}/{piece.name}", []).append(piece.seed)
+    return [f"- {name}: seeds {', '.join(map(str, left))}" for name, left in seeds.items()]
 
 
 def _ended(directory: Path) -> bool:
@@ -101,8 +100,8 @@ def main() -> None:
         body = text.split("\n", 2)[2].replace("\n## ", "\n### ")
         body = body.replace("](curves-", f"](results/{experiment}/curves-")
         body = "\n\n".join(part for part in body.split("\n\n") if not _is_run_list(part))
-        parts.append(body)
-        for name in ("report.md", "report.html"):
+        parts.append(body.replace(f"{runs}/", ""))
+        for name in ("report.md", "report.html", "results.json"):
             (out / name).unlink()
     left = missing(runs)
     if left:
