@@ -37,6 +37,7 @@ def test_policies_fit_their_environment(task: str) -> None:
     generator = np.random.default_rng(0)
     for name in {policies.expert, policies.medium, *policies.replay}:
         actions = load_policy(policies.path(name)).act(observation[None], generator)
+        assert environment.action_space.shape is not None
         assert actions.shape == (1, *environment.action_space.shape)
         assert np.abs(actions).max() <= 1.0
     environment.close()
