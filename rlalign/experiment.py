@@ -182,6 +182,8 @@ def _carry_out(
     try:
         with events.signals():
             if saved is not None:
+                # Before any phase is made: a phase begins from the agent as it is then.
+                events.restore_agent(saved)
                 finished = int(saved[1]["phases_finished"])
             for index, name in enumerate(experiment.phases):
                 if index < finished:
@@ -189,11 +191,6 @@ def _carry_out(
                 phase = experiment.phase(name)
                 if saved is not None and saved[1]["phase_name"] == name:
                     events.restore(phase, saved)
-                    saved = None
-                elif saved is not None:  # the checkpoint closed the phase before this one
-                    events.restore_agent(saved)
-                    phase = experiment.phase(name)
-                    saved = None
                 events.index = index
                 run_phase(phase, intervals, events)
     except TrainingError as error:
