@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rlalign.data.returns import returns_to_go
 from rlalign.errors import DatasetError
 from rlalign.layout import Layout
 
@@ -212,19 +213,7 @@ class Dataset:
         Returns:
             float32 [transitions].
         """
-        order = np.argsort(-self.episode_lengths(), kind="stable")
-        lengths, ends = self.episode_lengths()[order], self.ends[order]
-        result = np.empty(len(self), dtype=np.float32)
-        tail = np.zeros(len(ends), dtype=np.float64)
-        # All trajectories at once, from their last rows backward; the short ones drop out.
-        active = len(ends)
-        for back in range(1, int(lengths[0]) + 1):
-            while lengths[active - 1] < back:
-                active -= 1
-            rows = ends[:active] - back
-            tail[:active] = self.rewards[rows] + discount * tail[:active]
-            result[rows] = tail[:active]
-        return result
+        return returns_to_go(self.rewards, self.ends, discount)
 
     def with_extras(self, extras: Mapping[str, Array]) -> Dataset:
         """Return a copy of the dataset with further columns, such as ``{"mc_returns": [n]}``.
