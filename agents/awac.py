@@ -110,18 +110,23 @@ class AWAC(Agent):
     def critic_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """sum_i mean (Q_i(s, a) - r - discount (1 - d) min Q'(s', a'))^2, a' from the policy."""
         with torch.no_grad():
-            action = nets.actor.act(batch.next_observations, batch.noise["next_action"])
+            inputs = self.next_policy_inputs(nets, batch)
+            action = nets.actor.act(inputs, batch.noise["next_action"])
             next_value = nets.critic_target(batch.next_observations, action).amin(0)
         target = td_target(batch, next_value, self.settings.discount)
         values = nets.critic.joint(batch.observation_actions)
         return summed_squared_error(values, target), {"q": values, "q_target": target}
+
+    def coefficient(self, nets: Networks, batch: Batch) -> float | Tensor:
+        """1 / lambda, for all rows or one per row [batch]."""
+        return 1.0 / self.settings.temperature
 
     @torch.no_grad()
     def advantage(self, nets: Networks, batch: Batch, mean: Tensor, log_std: Tensor) -> Tensor:
         """min Q(s, a) - mean over samples of min Q(s, a_pi), online critics, [batch].
 
         Args:
-            mean: of the policy at the batch's observations [batch, act].
+            mean: of the policy at the batch's states [batch, act].
             log_std: of the policy [act].
         """
         noise = batch.noise["baseline"]  # [batch, samples, act]
@@ -134,12 +139,14 @@ class AWAC(Agent):
     def actor_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """-mean w(A) log pi(a|s)."""
         s = self.settings
-        mean, log_std = nets.actor.mean(batch.observations), nets.actor.clamped_log_std()
+        inputs = self.policy_inputs(nets, batch)
+        mean, log_std = nets.actor.mean(inputs), nets.actor.clamped_log_std()
         advantage = self.advantage(nets, batch, mean, log_std)
         if s.weight == "softmax":
             weight = len(batch) * torch.softmax(advantage / s.temperature, dim=0)
         else:
-            weight = advantage_weight(advantage, 1.0 / s.temperature, s.max_weight)
+            beta = self.coefficient(nets, batch)
+            weight = advantage_weight(advantage, beta, s.max_weight)
         log_prob = normal_log_prob(batch.actions, mean, log_std)
         loss = -(weight * log_prob).mean()
         return loss, {"advantage": advantage, "advantage_weight": weight}

@@ -66,8 +66,9 @@ def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
     return (weight * difference.square()).mean()
 
 
-def advantage_weight(advantage: Tensor, beta: float, limit: float) -> Tensor:
-    """min(exp(beta advantage), limit), without gradient."""
+def advantage_weight(advantage: Tensor, beta: float | Tensor, limit: float) -> Tensor:
+    """min(exp(beta advantage), limit), [batch], without gradient; beta for all or [batch]."""
+    assert not isinstance(beta, Tensor) or beta.shape == advantage.shape, beta.shape
     return (beta * advantage.detach()).exp().clamp(max=limit)
 
 
@@ -125,6 +126,10 @@ class IQL(Agent):
         action: Tensor = nets.actor(observations)
         return (action + self.settings.exploration_noise * noise).clamp(-1.0, 1.0)
 
+    def coefficient(self, nets: Networks, batch: Batch) -> float | Tensor:
+        """beta, for all rows or one per row [batch]."""
+        return self.settings.beta
+
     @torch.no_grad()
     def data_value(self, nets: Networks, batch: Batch) -> Tensor:
         """min_i Q'_i(s, a) at the data's actions [batch]; V and the actor share it."""
@@ -142,12 +147,13 @@ class IQL(Agent):
         """Advantage-weighted regression (equation 7): -mean exp(beta A) log pi(a|s)."""
         with torch.no_grad():
             advantage = self.data_value(nets, batch) - nets.value(batch.observations)
-        weight = advantage_weight(advantage, self.settings.beta, self.settings.max_weight)
+        beta, inputs = self.coefficient(nets, batch), self.policy_inputs(nets, batch)
+        weight = advantage_weight(advantage, beta, self.settings.max_weight)
         if self.settings.deterministic_actor:
-            error = nets.actor(batch.observations) - batch.actions
+            error = nets.actor(inputs) - batch.actions
             loss = (weight * error.square().sum(-1)).mean()
         else:
-            log_prob = nets.actor.log_prob(batch.observations, batch.actions)
+            log_prob = nets.actor.log_prob(inputs, batch.actions)
             loss = -(weight * log_prob).mean()
         return loss, {"advantage": advantage, "advantage_weight": weight}
 

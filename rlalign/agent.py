@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rlalign.errors import CheckpointError, SettingsError
 from rlalign.interface import Interface, make_environments
-from rlalign.layout import Layout
+from rlalign.layout import Batch, Layout
 from rlalign.learner import Learner, Networks, Noise, Target, Update
 from rlalign.preprocessing import Preprocessing
 from rlalign.replay import GrowingReplay, Source
@@ -124,6 +124,17 @@ class Agent(Interface, ABC):
     def noise(self) -> Mapping[str, Noise]:
         """Random numbers that the losses consume, by name."""
         return {}
+
+    def policy_inputs(self, nets: Networks, batch: Batch) -> Tensor:
+        """Return what the losses show the policy at s: the observations [batch, obs].
+
+        A family of policies (FamO2O) is shown its coefficient too.
+        """
+        return batch.observations
+
+    def next_policy_inputs(self, nets: Networks, batch: Batch) -> Tensor:
+        """Return what the losses show the policy at s': the next observations [batch, obs]."""
+        return batch.next_observations
 
     def exploit(self, nets: Networks, observations: Tensor) -> Tensor:
         """Return deterministic actions [batch, act] in [-1, 1] at normalised observations."""
