@@ -13,6 +13,7 @@ from rlalign.constraints import LogMultiplier
 from rlalign.layout import Batch
 from rlalign.learner import Metrics, Networks, Noise, Target, Update
 from rlalign.nn.critics import EnsembleCritic
+from rlalign.nn.distributions import TanhGaussian
 from rlalign.nn.policies import TanhGaussianActor
 from rlalign.optim import AdamSettings
 from rlalign.settings import AgentSettings, OnlineSettings, require
@@ -27,6 +28,8 @@ class SACSettings(AgentSettings):
         actor_learning_rate, critic_learning_rate, temperature_learning_rate: of Adam.
         target_entropy: of the policy; None is minus the action dimension.
         initial_temperature: weight of the entropy at the start.
+        entropy_backup: whether targets count the next action's entropy; without it only the actor
+            is rewarded for entropy.
     """
 
     critics: int = 2
@@ -35,6 +38,7 @@ class SACSettings(AgentSettings):
     temperature_learning_rate: float = 3e-4
     target_entropy: float | None = None
     initial_temperature: float = 1.0
+    entropy_backup: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,11 +102,25 @@ class SAC(Agent):
 
     @torch.no_grad()
     def critic_target(self, nets: Networks, batch: Batch) -> Tensor:
-        """y = r + discount (1 - d) [min_i Q'_i(s', a') - alpha log pi(a'|s')], [batch]."""
+        """y = r + discount (1 - d) [min_i Q'_i(s', a') - alpha log pi(a'|s')], [batch].
+
+        An ensemble whose members have targets of their own gives [member, batch].
+        """
         action, log_prob = nets.actor(batch.next_observations).sample(batch.noise["next_action"])
-        value = nets.critic_target(batch.next_observations, action).amin(0)
-        value = value - nets.temperature() * log_prob
+        value = self.next_value(nets, batch, action)
+        if self.settings.entropy_backup:
+            value = value - nets.temperature() * log_prob
         return td_target(batch, value, self.settings.discount)
+
+    def next_value(self, nets: Networks, batch: Batch, action: Tensor) -> Tensor:
+        """min_i Q'_i(s', a'), [batch]: what the targets bootstrap from."""
+        value: Tensor = nets.critic_target(batch.next_observations, action).amin(0)
+        return value
+
+    def policy_value(self, nets: Networks, observations: Tensor, action: Tensor) -> Tensor:
+        """min_i Q_i(s, a), [batch]: what the actor climbs."""
+        value: Tensor = nets.critic(observations, action).min(0).values
+        return value
 
     def critic_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """sum_i mean (Q_i(s, a) - y)^2."""
@@ -112,8 +130,14 @@ class SAC(Agent):
 
     def actor_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """mean (alpha log pi(a|s) - min_i Q_i(s, a)), and the temperature's dual loss."""
-        action, log_prob = nets.actor(batch.observations).sample(batch.noise["action"])
-        value = nets.critic(batch.observations, action).min(0).values
+        return self.policy_loss(nets, batch, nets.actor(batch.observations))
+
+    def policy_loss(
+        self, nets: Networks, batch: Batch, policy: TanhGaussian
+    ) -> tuple[Tensor, Metrics]:
+        """`actor_loss`, given the policy's distribution at the batch's observations."""
+        action, log_prob = policy.sample(batch.noise["action"])
+        value = self.policy_value(nets, batch.observations, action)
         temperature = nets.temperature()
         actor = (temperature * log_prob - value).mean()
         # The temperature rises while the entropy -log pi lies below its target.
@@ -122,7 +146,11 @@ class SAC(Agent):
 
 
 def td_target(batch: Batch, next_value: Tensor, discount: float) -> Tensor:
-    """r + discount (1 - terminated) next_value, [batch]; time limits bootstrap."""
+    """r + discount (1 - terminated) next_value, in its shape; time limits bootstrap.
+
+    Args:
+        next_value: [batch], or [member, batch].
+    """
     return torch.addcmul(batch.rewards, 1.0 - batch.terminations, next_value, value=discount)
 
 
@@ -131,8 +159,8 @@ def summed_squared_error(values: Tensor, target: Tensor) -> Tensor:
 
     Args:
         values: [member, batch].
-        target: [batch], used without gradient.
+        target: [batch] for all, or each member's own [member, batch]; used without gradient.
     """
-    assert target.shape == values.shape[1:], (target.shape, values.shape)
+    assert target.shape in (values.shape, values.shape[1:]), (target.shape, values.shape)
     error = nn.functional.mse_loss(values, target.detach().expand_as(values))
     return error * len(values)
