@@ -79,7 +79,7 @@ class Agent(Interface, ABC):
             int(np.prod(self.observation_space.shape)), int(np.prod(self.action_space.shape))
         )
         self.action_scale = ActionScale.of(self.action_space)
-        self.layout = Layout(self.spec.observation_size, self.spec.action_size)
+        self.layout = Layout(self.spec.observation_size, self.spec.action_size, self.extras)
         streams = np.random.SeedSequence(seed).generate_state(4)
         self.sampling_generator = self._generator(streams[0])
         self.exploration_generator = self._generator(streams[1])
@@ -101,6 +101,7 @@ class Agent(Interface, ABC):
         self._set_transform()
         self.dataset: Dataset | None = None
         self.replay_buffer: GrowingReplay | None = None
+        self.online = False
         self.num_timesteps = 0
         self._logger: Any = None
 
@@ -136,6 +137,18 @@ class Agent(Interface, ABC):
         """Return what the losses show the policy at s': the next observations [batch, obs]."""
         return batch.next_observations
 
+    @property
+    def extras(self) -> Mapping[str, int]:
+        """Further columns of a transition that the losses read, by name and size."""
+        return {}
+
+    def extra_columns(self, trajectories: Dataset) -> Mapping[str, np.ndarray]:
+        """Return the `extras` [transitions, size] of whole trajectories in raw units.
+
+        They are the offline dataset, or episodes of interaction that have ended.
+        """
+        return {}
+
     def exploit(self, nets: Networks, observations: Tensor) -> Tensor:
         """Return deterministic actions [batch, act] in [-1, 1] at normalised observations."""
         actions: Tensor = nets.actor.mode(observations)
@@ -146,9 +159,22 @@ class Agent(Interface, ABC):
         actions: Tensor = nets.actor.act(observations, noise)
         return actions
 
+    def begin_offline(self, steps: int) -> None:
+        """Prepare for `steps` updates on a dataset, over which learning-rate schedules run."""
+        self._switch(online=False)
+        self.learner.set_horizon(steps)
+
     def begin_online(self) -> None:
         """Prepare for interaction: learning-rate schedules end, everything else is kept."""
+        self._switch(online=True)
         self.learner.set_horizon(None)
+
+    def _switch(self, *, online: bool) -> None:
+        """Note the phase, which losses may read: `online` is constant within one."""
+        graphs = self.learner._graphs
+        if online != self.online and graphs is not None:
+            graphs.clear()
+        self.online = online
 
     # Learning.
 
@@ -280,6 +306,7 @@ class Agent(Interface, ABC):
             "settings": self.settings.to_dict(),
             "learner": learner_state,
             "preprocessing": preprocessing,
+            "online": self.online,
             "num_timesteps": self.num_timesteps,
             "seed": self.seed,
         }
@@ -303,6 +330,7 @@ class Agent(Interface, ABC):
         self._set_transform()
         self.sampling_generator.set_state(tensors["generators/sampling"].cpu())
         self.exploration_generator.set_state(tensors["generators/exploration"].cpu())
+        self._switch(online=bool(state.get("online", False)))  # older checkpoints lack it
         self.num_timesteps = int(state["num_timesteps"])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

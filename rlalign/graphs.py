@@ -55,6 +55,11 @@ class CapturedSteps:
         self.graphs[pattern].replay()
         learner._latest = self.latest[pattern]
 
+    def clear(self) -> None:
+        """Forget the captured steps: what the losses read besides tensors has changed."""
+        self.graphs.clear()
+        self.latest.clear()
+
     def _warm_up(self) -> None:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -77,8 +82,7 @@ class CapturedSteps:
             if name not in self.batches or self.batches[name].shape != rows.shape:
                 self.batches[name] = torch.empty_like(rows)
                 self.noise[name] = {key: torch.empty_like(v) for key, v in noise[name].items()}
-                self.graphs.clear()
-                self.latest.clear()
+                self.clear()
             self.batches[name].copy_(rows)
             for key, value in noise[name].items():
                 self.noise[name][key].copy_(value)

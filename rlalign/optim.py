@@ -97,6 +97,11 @@ class FlatAdam:
             maximize=False,
         )
 
+    def reset(self) -> None:
+        """Forget the moments and the step count, as if no step had been made."""
+        for tensor in (self.first_moment, self.second_moment, self.steps):
+            tensor.zero_()
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return moments, step count and learning rate."""
         return {

@@ -18,8 +18,9 @@ from torch import Tensor
 from rlalign.agent import select
 from rlalign.envs.vector import Environments, StepResult
 from rlalign.errors import DatasetError
+from rlalign.extras import RunningEpisodes, offline_replay
 from rlalign.layout import Batch, Layout
-from rlalign.replay import FixedReplay, GrowingReplay, MixedReplay, Source
+from rlalign.replay import AnnealedReplay, GrowingReplay, MixedReplay, Source
 from rlalign.settings import OnlineSettings
 
 if TYPE_CHECKING:
@@ -68,11 +69,11 @@ class OfflinePhase:
 
     def __init__(self, agent: Agent, dataset: Dataset, steps: int) -> None:
         agent.prepare(dataset)
-        agent.learner.set_horizon(steps)
+        agent.begin_offline(steps)
         self.agent = agent
         self.steps = steps
         self.done = 0
-        self.replay = FixedReplay(dataset.table, dataset.layout, agent.device)
+        self.replay = offline_replay(agent, dataset)
 
     def advance(self, steps: int) -> None:
         """Apply `steps` updates."""
@@ -100,7 +101,7 @@ class OnlinePhase:
         environments: to act in; they are reset.
         steps: environment steps in all.
         settings: of interaction and replay.
-        dataset: for the ``"union"`` and ``"mixture"`` replays.
+        dataset: for the replays that draw from it, all but ``"online"``.
         on_step: called after each vector step with its result and actions; False ends the phase.
 
     Raises:
@@ -125,6 +126,9 @@ class OnlinePhase:
                 "use replay 'online' to learn from interaction alone"
             )
         agent.begin_online()
+        if settings.reset_optimizers:
+            for optimizer in agent.learner.optimizers.values():
+                optimizer.reset()
         self.agent = agent
         self.environments = environments
         self.steps = steps
@@ -136,6 +140,7 @@ class OnlinePhase:
             agent.replay_buffer = GrowingReplay(agent.layout, settings.buffer_size, agent.device)
         self.buffer = agent.replay_buffer
         self.source = _source(agent, self.buffer, settings, dataset)
+        self.episodes = RunningEpisodes(agent, environments.count)
         self._owed = 0.0  # updates that a fraction of updates_per_step has not yet made up
         self._random = np.random.Generator(np.random.PCG64([agent.seed, 1]))
         self._returns: list[float] = []
@@ -156,10 +161,15 @@ class OnlinePhase:
             actions = agent.action_scale.to_environment(unit.astype(np.float32))
         else:
             inputs = torch.from_numpy(observations)
-            unit = agent.act(inputs, deterministic=False)
+            unit = agent.act(inputs, deterministic=settings.exploration == "deterministic")
             actions = agent.action_scale.to_environment(unit)
         result = environments.step(actions)
-        self.buffer.add(_rows(agent.layout, observations, actions, result).to(agent.device))
+        rows = self.episodes.add(
+            _rows(agent.layout, observations, actions, result),
+            [episode.environment for episode in result.finished],
+        )
+        # A whole episode may be longer than the buffer: its end is what is kept.
+        self.buffer.add(rows[-settings.buffer_size :].to(agent.device))
         self.done += environments.count
         agent.num_timesteps += environments.count
         for episode in result.finished:
@@ -167,11 +177,20 @@ class OnlinePhase:
             self._lengths.append(episode.length)
         if self.done > settings.warmup_steps:
             self._owed += settings.updates_per_step * environments.count
-            updates = int(self._owed)
-            self._owed -= updates
-            agent.update(self.source, updates)
+            if settings.update_after == "step" or result.finished:
+                self._update()
         if self.on_step is not None and not self.on_step(result, actions):
             self.stopped = True
+
+    def _update(self) -> None:
+        """Make the updates that are due, once there is something to learn from."""
+        if len(self.source) == 0:
+            return
+        if isinstance(self.source, AnnealedReplay):
+            self.source.set_step(self.done)
+        updates = int(self._owed)
+        self._owed -= updates
+        self.agent.update(self.source, updates)
 
     def metrics(self) -> dict[str, float]:
         """Return the training episodes since the last call: how many, mean return and length."""
@@ -186,6 +205,7 @@ class OnlinePhase:
         """Return position, replay buffer, running episodes and random generators."""
         tensors, buffer = self.buffer.state_dict()
         named = {f"replay/{name}": tensor for name, tensor in tensors.items()}
+        named |= {f"episodes/{k}": tensor for k, tensor in self.episodes.state_dict().items()}
         arrays, environments = self.environments.state_dict()
         named |= {f"environments/{k}": torch.from_numpy(v) for k, v in arrays.items()}
         return named, {
@@ -201,6 +221,7 @@ class OnlinePhase:
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned; running episodes are replayed to where they were."""
         self.buffer.load_state_dict(select(tensors, "replay/"), state["replay"])
+        self.episodes.load_state_dict(select(tensors, "episodes/"))
         arrays = {k: v.numpy() for k, v in select(tensors, "environments/").items()}
         self.environments.load_state_dict(arrays, state["environments"])
         self.done = int(state["done"])
@@ -214,11 +235,18 @@ def _source(
 ) -> Source:
     if settings.replay == "online" or dataset is None:
         return buffer
-    offline = FixedReplay(dataset.table, dataset.layout, agent.device)
+    offline = offline_replay(agent, dataset)
+    share = settings.offline_fraction
     if settings.replay == "union":
         return MixedReplay([offline, buffer], None)
-    return MixedReplay(
-        [offline, buffer], [settings.offline_fraction, 1 - settings.offline_fraction]
+    if settings.replay == "mixture":
+        return MixedReplay([offline, buffer], [share, 1.0 - share])
+    return AnnealedReplay(
+        offline,
+        buffer,
+        start=share,
+        end=settings.final_offline_fraction,
+        steps=settings.anneal_steps,
     )
 
 

@@ -253,3 +253,28 @@ class MixedReplay:
             if count > 0
         ]
         return torch.cat(rows)
+
+
+class AnnealedReplay(MixedReplay):
+    """A mixture of two parts whose shares move linearly with the steps of interaction.
+
+    Args:
+        offline, online: the parts, of one layout.
+        start: the offline part's share of a batch at step 0.
+        end: its share from step `steps` on.
+        steps: at least 1.
+    """
+
+    def __init__(
+        self, offline: Source, online: Source, *, start: float, end: float, steps: int
+    ) -> None:
+        super().__init__([offline, online], [start, 1.0 - start])
+        self.start = start
+        self.end = end
+        self.steps = steps
+
+    def set_step(self, step: int) -> None:
+        """Draw by the shares of a step."""
+        progress = min(1.0, step / self.steps)
+        share = self.start + progress * (self.end - self.start)
+        self.fractions = [share, 1.0 - share]

@@ -87,34 +87,46 @@ class OnlineSettings:
         environments: how many run side by side.
         updates_per_step: gradient updates per environment step (update-to-data ratio); a
             fraction such as 0.5 updates after every second step.
+        update_after: ``"step"`` makes the updates that are due after every step, ``"episode"`` all
+            together once an episode has ended (Cal-QL).
         warmup_steps: environment steps before the first update.
         random_steps: environment steps at the start that act uniformly at random.
+        exploration: ``"policy"`` acts as the agent explores, by sampling or with its noise;
+            ``"deterministic"`` acts as in evaluation.
         replay: ``"online"`` draws interaction alone, ``"union"`` the offline dataset and
-            interaction as one buffer, ``"mixture"`` a fixed share of each per batch.
-        offline_fraction: the dataset's share of a batch under ``"mixture"``.
+            interaction as one buffer, ``"mixture"`` a fixed share of each per batch,
+            ``"annealed"`` a share that moves linearly with the environment steps.
+        offline_fraction: the dataset's share of a batch under ``"mixture"``, and where that of
+            ``"annealed"`` starts.
+        final_offline_fraction: where the share of ``"annealed"`` ends and stays.
+        anneal_steps: environment steps over which it moves.
         buffer_size: capacity for interaction.
+        reset_optimizers: begin with fresh moments of Adam; networks, targets, multipliers and
+            normalisation are always carried over.
     """
 
     environments: int = 1
     updates_per_step: float = 1.0
+    update_after: Literal["step", "episode"] = "step"
     warmup_steps: int = 0
     random_steps: int = 0
-    replay: Literal["online", "union", "mixture"] = "online"
+    exploration: Literal["policy", "deterministic"] = "policy"
+    replay: Literal["online", "union", "mixture", "annealed"] = "online"
     offline_fraction: float = 0.5
+    final_offline_fraction: float = 0.0
+    anneal_steps: int = 100_000
     buffer_size: int = 1_000_000
+    reset_optimizers: bool = False
 
     def __post_init__(self) -> None:
         require(self.environments >= 1, "environments", self.environments, "at least 1")
         require(self.updates_per_step > 0, "updates_per_step", self.updates_per_step, "above 0")
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
         require(self.random_steps >= 0, "random_steps", self.random_steps, "at least 0")
+        require(self.anneal_steps >= 1, "anneal_steps", self.anneal_steps, "at least 1")
         require(self.buffer_size >= 1, "buffer_size", self.buffer_size, "at least 1")
-        require(
-            0.0 <= self.offline_fraction <= 1.0,
-            "offline_fraction",
-            self.offline_fraction,
-            "in [0, 1]",
-        )
+        for name in ("offline_fraction", "final_offline_fraction"):
+            require(0.0 <= getattr(self, name) <= 1.0, name, getattr(self, name), "in [0, 1]")
 
 
 @cache

@@ -56,17 +56,32 @@ class Online(Section):
     steps: Count = Field(default=0, description="environment steps")
     environments: Positive | None = Field(default=None, description="stepped together")
     updates_per_step: Rate | None = Field(default=None, description="updates per environment step")
+    update_after: Literal["step", "episode"] | None = Field(
+        default=None, description="'episode': the updates of an episode together at its end"
+    )
     warmup_steps: Count | None = Field(default=None, description="steps before the first update")
     random_steps: Count | None = Field(default=None, description="first steps, with random actions")
-    replay: Literal["union", "online", "mixture"] | None = Field(
+    exploration: Literal["policy", "deterministic"] | None = Field(
+        default=None, description="'policy': as the agent explores; 'deterministic': without noise"
+    )
+    replay: Literal["union", "online", "mixture", "annealed"] | None = Field(
         default=None,
         description="'union': dataset and new transitions as one buffer; 'online': new ones only; "
-        "'mixture': a fixed share of each batch from the dataset",
+        "'mixture': a fixed share of each batch from the dataset; 'annealed': a moving share",
     )
     offline_fraction: Share | None = Field(
-        default=None, description="share of the dataset in a mixture"
+        default=None, description="share of the dataset in a mixture; where 'annealed' starts"
+    )
+    final_offline_fraction: Share | None = Field(
+        default=None, description="where the share of 'annealed' ends"
+    )
+    anneal_steps: Positive | None = Field(
+        default=None, description="environment steps over which the share of 'annealed' moves"
     )
     buffer_size: Positive | None = Field(default=None, description="new transitions kept")
+    reset_optimizers: StrictBool | None = Field(
+        default=None, description="begin with fresh optimisers"
+    )
 
 
 class Evaluation(Section):
@@ -122,8 +137,9 @@ class Recipe(Section):
             raise ValueError("has offline.steps but no dataset")
         if not self.offline.steps and not self.online.steps:
             raise ValueError("trains nothing: offline.steps and online.steps are both 0")
-        if self.online.steps and self.online.replay == "mixture" and self.dataset is None:
-            raise ValueError("has online.replay 'mixture' but no dataset to mix in")
+        mixes = self.online.replay in ("mixture", "annealed")
+        if self.online.steps and mixes and self.dataset is None:
+            raise ValueError(f"has online.replay {self.online.replay!r} but no dataset to mix in")
         return self
 
     def to_dict(self) -> dict[str, Any]:
