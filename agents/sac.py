@@ -13,7 +13,6 @@ from rlalign.constraints import LogMultiplier
 from rlalign.layout import Batch
 from rlalign.learner import Metrics, Networks, Noise, Target, Update
 from rlalign.nn.critics import EnsembleCritic
-from rlalign.nn.distributions import TanhGaussian
 from rlalign.nn.policies import TanhGaussianActor
 from rlalign.optim import AdamSettings
 from rlalign.settings import AgentSettings, OnlineSettings, require
@@ -119,7 +118,7 @@ class SAC(Agent):
 
     def policy_value(self, nets: Networks, observations: Tensor, action: Tensor) -> Tensor:
         """min_i Q_i(s, a), [batch]: what the actor climbs."""
-        value: Tensor = nets.critic(observations, action).min(0).values
+        value: Tensor = nets.critic.minimum(observations, action)
         return value
 
     def critic_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -130,13 +129,13 @@ class SAC(Agent):
 
     def actor_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """mean (alpha log pi(a|s) - min_i Q_i(s, a)), and the temperature's dual loss."""
-        return self.policy_loss(nets, batch, nets.actor(batch.observations))
+        action, log_prob = nets.actor(batch.observations).sample(batch.noise["action"])
+        return self.policy_loss(nets, batch, action, log_prob)
 
     def policy_loss(
-        self, nets: Networks, batch: Batch, policy: TanhGaussian
+        self, nets: Networks, batch: Batch, action: Tensor, log_prob: Tensor
     ) -> tuple[Tensor, Metrics]:
-        """`actor_loss`, given the policy's distribution at the batch's observations."""
-        action, log_prob = policy.sample(batch.noise["action"])
+        """`actor_loss`, given the policy's sample [batch, act] and its log-density [batch]."""
         value = self.policy_value(nets, batch.observations, action)
         temperature = nets.temperature()
         actor = (temperature * log_prob - value).mean()

@@ -203,7 +203,7 @@ class Learner:
             self._latest.update(metrics)
             if self.device.type == "cpu" and not math.isfinite(loss.item()):
                 self._raise_not_finite(update.loss, loss.item())
-            loss.backward()
+            torch.autograd.backward((loss,))
             for name, flat in zip(update.networks, trained, strict=True):
                 flat.requires_grad_(False)
                 if update.max_grad_norm is not None:

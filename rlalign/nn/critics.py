@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from rlalign.nn.mlp import Initialization, StackedMLP
@@ -40,12 +39,20 @@ class EnsembleCritic(nn.Module):
 
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Return every critic's values [member, batch] at observations and actions [batch, ...]."""
-        return self.joint(torch.cat((observations, actions), dim=-1))
+        values: Tensor = self.trunk(observations, actions)
+        return values.squeeze(-1)
 
     def first(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Return the first critic's values [batch]; only while the critics are not training."""
-        values: Tensor = self.trunk(torch.cat((observations, actions), dim=-1), only=slice(0, 1))
-        return values[0, :, 0]
+        values: Tensor = self.trunk(observations, actions, only=slice(0, 1))
+        return values.flatten()
+
+    def minimum(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Return the least of the critics' values [batch], for an actor's loss.
+
+        While the critics do not train, backward runs each row through its least critic alone.
+        """
+        return self.trunk.minimum(observations, actions)
 
     def joint(self, observation_actions: Tensor) -> Tensor:
         """Return values [member, batch] at observations and actions side by side."""
@@ -69,4 +76,4 @@ class ValueCritic(nn.Module):
     def forward(self, observations: Tensor) -> Tensor:
         """Return values [batch] at observations [batch, obs]."""
         values: Tensor = self.trunk(observations)
-        return values[0, :, 0]
+        return values.flatten()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlalign.nn.fast import tanh_gaussian
+from rlalign.nn.fused import tanh_gaussian
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 

@@ -9,51 +9,174 @@ result to plain autograd over many updates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+NARROW = 48  # results this narrow are faster as the transposed product (measured on CPU)
+ALL = slice(None)
 
-def stacked_relu_mlp(
-    inputs: Tensor, weights: tuple[Tensor, ...], biases: tuple[Tensor, ...]
-) -> Tensor:
-    """Run a stack of ReLU perceptrons.
+
+class FastLayer:
+    """One affine layer of a stack, as the tensors that its passes use.
+
+    A transposed view, or a walk through a module's attributes, costs as much as a small operation,
+    and an update would make a hundred of them; here each is made once.
+
+    Args:
+        weight: parameter [member, in, out].
+        bias: parameter [member, 1, out].
+        members: which of them are run.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, members: slice = ALL) -> None:
+        self.parameters = weight, bias
+        self.members = members
+        self.weight = weight.detach()[members]
+        self.bias = bias.detach()[members]
+        self.weight_t = self.weight.transpose(1, 2)
+        self.bias_t = self.bias.transpose(1, 2)
+        self.size_in, self.size_out = self.weight.shape[1:]
+        self._gradients: tuple[Tensor | None, Tensor | None] = (None, None)
+        self._into: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """inputs [member, batch, in] @ weight + bias, [member, batch, out]."""
+        if self.size_out <= NARROW:
+            return torch.baddbmm(self.bias_t, self.weight_t, inputs.transpose(1, 2)).transpose(1, 2)
+        return torch.baddbmm(self.bias, inputs, self.weight)
+
+    def input_gradient(self, gradient: Tensor, first: int = 0) -> Tensor:
+        """gradient [member, batch, out] @ weight^T, of the inputs from `first` on."""
+        if self.size_out == 1 and first == 0:
+            return gradient * self.weight_t  # an outer product: the value head's gradient
+        if self.size_in - first <= NARROW:
+            weight = self.weight[:, first:] if first else self.weight
+            return torch.bmm(weight, gradient.transpose(1, 2)).transpose(1, 2)
+        return torch.bmm(gradient, self.weight_t[..., first:] if first else self.weight_t)
+
+    def member_input_gradient(self, member: int, gradient: Tensor, first: int = 0) -> Tensor:
+        """gradient [rows, out] @ weight^T of one member, of the inputs from `first` on."""
+        weight = self.weight[member, first:]
+        if self.size_out == 1:
+            return gradient * weight.T
+        if len(weight) <= NARROW:
+            return torch.mm(weight, gradient.T).T
+        return torch.mm(gradient, weight.T)
+
+    def add_gradients(self, inputs: Tensor, gradient: Tensor) -> None:
+        """Add inputs^T @ gradient, and the sum of `gradient` over the batch, to the gradients."""
+        weight, bias = self.parameters
+        if self._into is None or self._gradients[0] is not weight.grad:
+            self._gradients = weight.grad, bias.grad
+            if weight.grad is None or bias.grad is None:
+                raise RuntimeError(
+                    "the accelerated MLP adds to existing gradients; flatten the network's "
+                    "parameters first (rlalign.optim.FlatParameters) or use the plain form"
+                )
+            into = weight.grad[self.members]
+            self._into = (
+                into.transpose(1, 2) if self.size_out == 1 else into,
+                bias.grad[self.members],
+            )
+        into_weight, into_bias = self._into
+        if self.size_out == 1:
+            into_weight.baddbmm_(gradient.transpose(1, 2), inputs)
+        else:
+            into_weight.baddbmm_(inputs.transpose(1, 2), gradient)
+        into_bias.add_(gradient.sum(1, keepdim=True))
+
+
+class FastStack:
+    """A stack of ReLU perceptrons that runs its own backward.
+
+    Args:
+        weights: parameters, per layer [member, in, out]; all of them train or none does.
+        biases: parameters, per layer [member, 1, out].
+        members: which of them are run.
+
+    Gradients of trainable weights are added to their `.grad`, which must exist; they are not
+    returned to autograd, so `torch.autograd.grad` with respect to weights and double backward need
+    the plain form. The weights' gradients are added even where only that of the input is asked
+    for: freeze the weights meanwhile.
+    """
+
+    def __init__(
+        self, weights: Sequence[Tensor], biases: Sequence[Tensor], members: slice = ALL
+    ) -> None:
+        pairs = zip(weights, biases, strict=True)
+        self.layers = tuple(FastLayer(weight, bias, members) for weight, bias in pairs)
+        self.weight = weights[0]  # stands for all: autograd runs our backward if it trains
+        self._where = self.weight.data_ptr()
+
+    @property
+    def current(self) -> bool:
+        """Whether the parameters still lie where they lay; a move to a device moves them."""
+        return self.weight.data_ptr() == self._where
+
+    def __call__(self, inputs: Tensor, tail: Tensor | None = None) -> Tensor:
+        """Run the stack.
+
+        Args:
+            inputs: [batch, in] shared by the members, or [member, batch, in].
+            tail: [batch, k], the last k columns of the input, where `inputs` are the first ones
+                [batch, in - k] and take no gradient: backward then skips their part.
+
+        Returns:
+            [member, batch, out].
+        """
+        if tail is not None and inputs.requires_grad:
+            inputs, tail = torch.cat((inputs, tail), -1), None
+        trained = inputs if tail is None else tail
+        if torch.is_grad_enabled() and (trained.requires_grad or self.weight.requires_grad):
+            output: Tensor = _StackedReluMLP.apply(inputs, tail, self.weight, self.layers)
+            return output
+        return _forward(inputs if tail is None else torch.cat((inputs, tail), -1), self.layers)
+
+    def minimum(self, inputs: Tensor, tail: Tensor) -> Tensor:
+        """Return the least of the members' values [batch]; the weights must not train.
+
+        A row's gradient comes from the member with the least value alone, so backward runs each
+        member on its own rows: together one batch instead of one a member.
+
+        Args:
+            inputs: the first columns of the input [batch, in - k], without gradient.
+            tail: the last k [batch, k].
+        """
+        least: Tensor = _Minimum.apply(inputs, tail, self.layers)
+        return least
+
+
+def stacked_relu_mlp(inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    """Run a stack of ReLU perceptrons once; see `FastStack`, which keeps what repeated runs share.
 
     Args:
         inputs: [batch, in] shared by the members, or [member, batch, in].
-        weights: per layer [member, in, out]; all of them train or none does.
+        weights: per layer [member, in, out].
         biases: per layer [member, 1, out].
 
     Returns:
-        [member, batch, out]. Gradients of trainable weights are added to their `.grad`, which
-        must exist; they are not returned to autograd, so `torch.autograd.grad` with respect to
-        weights and double backward need the plain form. The weights' gradients are added even
-        where only that of the input is asked for: freeze the weights meanwhile.
+        [member, batch, out].
     """
-    if torch.is_grad_enabled() and (inputs.requires_grad or weights[0].requires_grad):
-        # The first weight stands for all: autograd runs our backward if it needs a gradient.
-        output: Tensor = _StackedReluMLP.apply(inputs, weights[0], weights, biases)
-        return output
-    return _forward(inputs, weights, biases, keep=None)
+    return FastStack(weights, biases)(inputs)
 
 
 def _forward(
-    inputs: Tensor,
-    weights: tuple[Tensor, ...],
-    biases: tuple[Tensor, ...],
-    keep: list[Tensor] | None,
+    inputs: Tensor, layers: tuple[FastLayer, ...], keep: list[Tensor] | None = None
 ) -> Tensor:
-    """Run the layers; append every hidden activation to `keep` if it is given."""
-    hidden = inputs.expand(weights[0].shape[0], *inputs.shape) if inputs.dim() == 2 else inputs
-    last = len(weights) - 1
-    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        hidden = _affine(hidden, weight, bias)
-        if layer < last:
-            hidden.relu_()
-            if keep is not None:
-                keep.append(hidden)
-    return hidden
+    """Run the layers; append the input of each to `keep` if it is given."""
+    hidden = inputs
+    if inputs.dim() == 2:
+        hidden = inputs.expand(layers[0].weight.shape[0], *inputs.shape)
+    for layer in layers[:-1]:
+        if keep is not None:
+            keep.append(hidden)
+        hidden = layer.forward(hidden).relu_()
+    if keep is not None:
+        keep.append(hidden)
+    return layers[-1].forward(hidden)
 
 
 class _StackedReluMLP(torch.autograd.Function):
@@ -61,42 +184,71 @@ class _StackedReluMLP(torch.autograd.Function):
     def forward(
         ctx: Any,
         inputs: Tensor,
-        anchor: Tensor,
-        weights: tuple[Tensor, ...],
-        biases: tuple[Tensor, ...],
+        tail: Tensor | None,
+        weight: Tensor,
+        layers: tuple[FastLayer, ...],
     ) -> Tensor:
-        hidden: list[Tensor] = []
-        with torch.no_grad():
-            output = _forward(inputs, weights, biases, hidden)
-        ctx.save_for_backward(inputs, *hidden)
-        ctx.weights, ctx.biases = weights, biases
+        joint = inputs if tail is None else torch.cat((inputs, tail), -1)
+        kept: list[Tensor] = []
+        output = _forward(joint, layers, kept)
+        ctx.save_for_backward(*kept)
+        ctx.layers = layers
+        ctx.shared = joint.dim() == 2
+        ctx.first = 0 if tail is None else inputs.shape[-1]
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
-        _refuse_second_derivative()
-        inputs, *hidden = ctx.saved_tensors
-        weights, biases = ctx.weights, ctx.biases
-        wants_input, trains = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
-        shared = inputs.dim() == 2
-        first = inputs.expand(weights[0].shape[0], *inputs.shape) if shared else inputs
-        for layer in range(len(weights) - 1, -1, -1):
-            before = hidden[layer - 1] if layer > 0 else first
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        refuse_second_derivative()
+        kept, layers = ctx.saved_tensors, ctx.layers
+        of_inputs, of_tail, trains, _ = ctx.needs_input_grad
+        for index in range(len(layers) - 1, -1, -1):
+            layer = layers[index]
             if trains:
-                _add_weight_gradient(weights[layer].grad, before, gradient)
-                biases[layer].grad.add_(gradient.sum(1, keepdim=True))
-            if layer > 0:
-                gradient = _product(gradient, weights[layer].transpose(1, 2))
+                layer.add_gradients(kept[index], gradient)
+            if index > 0:
+                gradient = layer.input_gradient(gradient)
                 torch.ops.aten.threshold_backward.grad_input(
-                    gradient, before, 0, grad_input=gradient
+                    gradient, kept[index], 0, grad_input=gradient
                 )
-        if not wants_input:
+        if not (of_inputs or of_tail):
             return None, None, None, None
-        gradient = _product(gradient, weights[0].transpose(1, 2))
-        return (gradient.sum(0) if shared else gradient), None, None, None
+        gradient = layers[0].input_gradient(gradient, ctx.first)
+        if ctx.shared:
+            gradient = gradient[0] if len(gradient) == 1 else gradient.sum(0)
+        return (None, gradient, None, None) if of_tail else (gradient, None, None, None)
 
 
-def _refuse_second_derivative() -> None:
+class _Minimum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, tail: Tensor, layers: tuple[FastLayer, ...]) -> Tensor:
+        kept: list[Tensor] = []
+        values = _forward(torch.cat((inputs, tail), -1), layers, kept)
+        least, chosen = values.squeeze(-1).min(0)
+        ctx.save_for_backward(chosen, *kept[1:])
+        ctx.layers = layers
+        ctx.first = inputs.shape[-1]
+        return least
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        refuse_second_derivative()
+        chosen, *hidden = ctx.saved_tensors
+        layers, first = ctx.layers, ctx.first
+        result = gradient.new_empty(len(gradient), layers[0].size_in - first)
+        for member in range(len(layers[0].weight)):
+            rows = (chosen == member).nonzero().squeeze(-1)
+            of_member = gradient.index_select(0, rows).unsqueeze(-1)
+            for layer, before in zip(layers[:0:-1], reversed(hidden), strict=True):
+                of_member = layer.member_input_gradient(member, of_member)
+                torch.ops.aten.threshold_backward.grad_input(
+                    of_member, before[member].index_select(0, rows), 0, grad_input=of_member
+                )
+            result.index_copy_(0, rows, layers[0].member_input_gradient(member, of_member, first))
+        return None, result, None
+
+
+def refuse_second_derivative() -> None:
     """Raise where a graph of the backward pass is wanted.
 
     torch's `once_differentiable` raises only later, and not at all where the gradient coming in is
@@ -107,97 +259,3 @@ def _refuse_second_derivative() -> None:
             "the accelerated form has no second derivative (create_graph=True); use the plain one: "
             "accelerated=False, or rlalign.nn.mlp.set_accelerated(network, False)"
         )
-
-
-NARROW = 48  # results this narrow are faster as the transposed product (measured on CPU)
-
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """left [member, batch, k] @ right [member, k, n], in the form that is fastest for its shape."""
-    if left.shape[-1] == 1:
-        return left * right  # an outer product: the value head's gradient
-    if right.shape[-1] <= NARROW:
-        return torch.bmm(right.transpose(1, 2), left.transpose(1, 2)).transpose(1, 2)
-    return torch.bmm(left, right)
-
-
-def _affine(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """inputs @ weight + bias in one call, narrow results as the transposed product."""
-    if weight.shape[-1] <= NARROW:
-        transposed = torch.baddbmm(
-            bias.transpose(1, 2), weight.transpose(1, 2), inputs.transpose(1, 2)
-        )
-        return transposed.transpose(1, 2)
-    return torch.baddbmm(bias, inputs, weight)
-
-
-def _add_weight_gradient(into: Tensor | None, before: Tensor, gradient: Tensor) -> None:
-    """into [member, in, out] += before^T @ gradient, without a temporary."""
-    if into is None:
-        raise RuntimeError(
-            "the accelerated MLP adds to existing gradients; flatten the network's parameters "
-            "first (rlalign.optim.FlatParameters) or use the plain form"
-        )
-    if gradient.shape[-1] == 1:
-        into.transpose(1, 2).baddbmm_(gradient.transpose(1, 2), before)
-    else:
-        into.baddbmm_(before.transpose(1, 2), gradient)
-
-
-def tanh_gaussian(
-    mean: Tensor, log_std: Tensor, noise: Tensor, low: float, high: float
-) -> tuple[Tensor, Tensor]:
-    """Sample a tanh-squashed Gaussian and its log-density as one autograd node.
-
-    Equals `rlalign.nn.distributions.TanhGaussian.sample`, which is the reference.
-
-    Args:
-        mean, log_std: [..., act], log_std before clamping to [low, high].
-        noise: standard normal [..., act]; the three are broadcast against each other.
-
-    Returns:
-        actions [..., act] in (-1, 1) and log-densities [...].
-    """
-    if not mean.shape == log_std.shape == noise.shape:
-        mean, log_std, noise = torch.broadcast_tensors(mean, log_std, noise)
-    action, log_prob = _TanhGaussian.apply(mean, log_std, noise, low, high)
-    return action, log_prob
-
-
-LOG_2 = 0.6931471805599453
-HALF_LOG_2PI = 0.9189385332046727
-
-
-class _TanhGaussian(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, mean: Tensor, log_std: Tensor, noise: Tensor, low: float, high: float
-    ) -> tuple[Tensor, Tensor]:
-        clamped = log_std.clamp(low, high)
-        spread = clamped.exp().mul_(noise)
-        raw = mean + spread
-        action = raw.tanh()
-        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), which does not overflow;
-        # it is also 2 (log 2 - log(e^u + e^-u)), which is one call.
-        volume = torch.logaddexp(raw, -raw)
-        density = torch.sub(volume, clamped, alpha=0.5).addcmul_(noise, noise, value=-0.25)
-        constant = (HALF_LOG_2PI + 2.0 * LOG_2) * mean.shape[-1]
-        log_prob = density.sum(-1).mul_(2.0).sub_(constant)
-        ctx.save_for_backward(log_std, spread, action)
-        ctx.bounds = low, high
-        return action, log_prob
-
-    @staticmethod
-    def backward(
-        ctx: Any, action_gradient: Tensor, density_gradient: Tensor
-    ) -> tuple[Tensor, Tensor, None, None, None]:
-        _refuse_second_derivative()
-        log_std, spread, action = ctx.saved_tensors
-        low, high = ctx.bounds
-        weight = density_gradient.unsqueeze(-1)
-        # d tanh(u)/du = 1 - a^2 and d log_prob/du = 2a (the Gaussian part depends on noise alone).
-        through_tanh = torch.addcmul(action_gradient, action_gradient * action, action, value=-1.0)
-        raw_gradient = through_tanh.addcmul_(weight, action, value=2.0)
-        std_gradient = torch.addcmul(-weight.expand_as(spread), raw_gradient, spread)
-        inside = (log_std >= low).logical_and_(log_std <= high)
-        return raw_gradient, std_gradient.mul_(inside), None, None, None

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from rlalign.nn.fast import stacked_relu_mlp
+from rlalign.nn.fast import FastStack
 
 Initialization = Literal["torch", "orthogonal"]
+ALL = slice(None)
 
 
 class StackedMLP(nn.Module):
@@ -47,8 +48,7 @@ class StackedMLP(nn.Module):
         self.sizes = tuple(sizes)
         self.members = members
         self.accelerated = False
-        # Plain tuples of the parameters: walking a ParameterList costs more than a small layer.
-        self._fast: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
+        self._stacks: dict[tuple[Any, Any], FastStack] = {}  # by the members they run
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for fan_in, fan_out in pairwise(sizes):
@@ -58,28 +58,30 @@ class StackedMLP(nn.Module):
                 _initialize(weight[member], bias[member], initialization)
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(bias))
+        self.layer_norm = layer_norm
         self.norms = nn.ParameterList()
         if layer_norm:
             for width in sizes[1:-1]:
                 self.norms.append(nn.Parameter(torch.ones(members, 1, width)))
                 self.norms.append(nn.Parameter(torch.zeros(members, 1, width)))
 
-    def forward(self, inputs: Tensor, only: slice | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, tail: Tensor | None = None, *, only: slice = ALL) -> Tensor:
         """Map [batch, in] (shared by all members) or [member, batch, in] to [member, batch, out].
 
         Args:
-            only: run these members alone; they must not be training (TD3's actor loss asks one
-                critic of two).
+            tail: [batch, k], the input's last k columns, where `inputs` are the first ones
+                [batch, in - k] and take no gradient.
+            only: run these members alone (TD3's actor loss asks one critic of two).
         """
-        if self._fast is not None and only is None:
-            return stacked_relu_mlp(inputs, *self._fast)
+        if self.accelerated and not self.layer_norm:
+            return self._stack(only)(inputs, tail)
+        if tail is not None:
+            inputs = torch.cat((inputs, tail), -1)
         weights, biases, norms = tuple(self.weights), tuple(self.biases), tuple(self.norms)
-        if only is not None:
+        if only != ALL:
             weights, biases, norms = (
                 tuple(parameter[only] for parameter in group) for group in (weights, biases, norms)
             )
-        if self.accelerated and not norms:
-            return stacked_relu_mlp(inputs, weights, biases)
         hidden = inputs.expand(len(weights[0]), *inputs.shape) if inputs.dim() == 2 else inputs
         last = len(weights) - 1
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -90,6 +92,29 @@ class StackedMLP(nn.Module):
                     hidden = nn.functional.layer_norm(hidden, hidden.shape[-1:]) * gain + shift
                 hidden = torch.relu(hidden)
         return hidden
+
+    def minimum(self, inputs: Tensor, tail: Tensor) -> Tensor:
+        """Return the least of the members' single outputs [batch]; arguments as of `forward`."""
+        if (
+            self.accelerated
+            and not self.layer_norm
+            and torch.is_grad_enabled()
+            and tail.requires_grad
+            and not inputs.requires_grad
+            and not self.weights[0].requires_grad
+            and tail.device.type == "cpu"  # rows are counted, which would make a GPU wait
+        ):
+            return self._stack(ALL).minimum(inputs, tail)
+        values: Tensor = self(inputs, tail)
+        return values.squeeze(-1).min(0).values
+
+    def _stack(self, only: slice) -> FastStack:
+        key = (only.start, only.stop)
+        stack = self._stacks.get(key)
+        if stack is None or not stack.current:
+            stack = FastStack(tuple(self.weights), tuple(self.biases), only)
+            self._stacks[key] = stack
+        return stack
 
 
 def _initialize(weight: Tensor, bias: Tensor, initialization: Initialization) -> None:
@@ -114,5 +139,3 @@ def set_accelerated(module: nn.Module, accelerated: bool) -> None:
     for child in module.modules():
         if isinstance(child, StackedMLP):
             child.accelerated = accelerated
-            direct = accelerated and not child.norms
-            child._fast = (tuple(child.weights), tuple(child.biases)) if direct else None

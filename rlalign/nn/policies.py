@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlalign.nn.distributions import TanhGaussian, normal_log_prob
+from rlalign.nn.fused import gaussian_log_prob
 from rlalign.nn.mlp import Initialization, StackedMLP
 
 
@@ -36,7 +37,7 @@ class TanhGaussianActor(nn.Module):
 
     def forward(self, observations: Tensor) -> TanhGaussian:
         """Return the distribution at observations [batch, obs]."""
-        mean, log_std = self.trunk(observations)[0].chunk(2, dim=-1)
+        mean, log_std = self.trunk(observations).flatten(0, 1).chunk(2, dim=-1)
         return TanhGaussian(mean, log_std, *self.log_std_bounds, self.trunk.accelerated)
 
     def mode(self, observations: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ class GaussianActor(nn.Module):
 
     def mean(self, observations: Tensor) -> Tensor:
         """Return the means [batch, act]."""
-        head: Tensor = self.trunk(observations)[0]
+        head: Tensor = self.trunk(observations).flatten(0, 1)
         return torch.tanh(head) if self.tanh_mean else head
 
     def clamped_log_std(self) -> Tensor:
@@ -91,7 +92,8 @@ class GaussianActor(nn.Module):
 
     def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Return log-densities [batch] of actions [batch, act], as they are (no clipping)."""
-        return normal_log_prob(actions, self.mean(observations), self.clamped_log_std())
+        log_prob = gaussian_log_prob if self.trunk.accelerated else normal_log_prob
+        return log_prob(actions, self.mean(observations), self.clamped_log_std())
 
     def mode(self, observations: Tensor) -> Tensor:
         """Return the deterministic actions [batch, act] in [-1, 1]."""
@@ -120,7 +122,7 @@ class DeterministicActor(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return actions [batch, act] in (-1, 1)."""
-        return torch.tanh(self.trunk(observations)[0])
+        return torch.tanh(self.trunk(observations).flatten(0, 1))
 
     def mode(self, observations: Tensor) -> Tensor:
         """Return the actions [batch, act]."""

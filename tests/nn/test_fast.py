@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from rlalign.nn.critics import EnsembleCritic
-from rlalign.nn.distributions import TanhGaussian
-from rlalign.nn.fast import stacked_relu_mlp, tanh_gaussian
+from rlalign.nn.distributions import TanhGaussian, normal_log_prob
+from rlalign.nn.fast import FastStack, stacked_relu_mlp
+from rlalign.nn.fused import gaussian_log_prob, tanh_gaussian
 from rlalign.nn.mlp import StackedMLP, set_accelerated
 from rlalign.optim import AdamSettings, FlatAdam, FlatParameters
 
@@ -258,14 +259,114 @@ def test_one_critic_of_two_passes_the_action_s_gradient(accelerated: bool) -> No
     assert first.abs().max() > 0
 
 
-def test_one_critic_of_two_may_not_train_in_the_accelerated_form() -> None:
-    """Its slice has no gradient buffer; better an error than a step that does nothing."""
-    critic = EnsembleCritic(3, 2, (8, 8))
-    FlatParameters(critic)
-    set_accelerated(critic, True)
-    value = critic.first(torch.zeros(5, 3), torch.zeros(5, 2))
-    with pytest.warns(UserWarning, match="not a leaf"), pytest.raises(RuntimeError):
-        value.sum().backward()
+def test_one_critic_of_two_can_train_alone() -> None:
+    gradients = []
+    for accelerated in (False, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            critic = EnsembleCritic(3, 2, (8, 60))
+        flat = FlatParameters(critic)
+        set_accelerated(critic, accelerated)
+        observations, actions = draw_inputs(5, 1, 6, shared=True).float().split([3, 2], dim=1)
+        critic.first(observations, actions).square().sum().backward()
+        gradients.append(flat.grad.clone())
+    torch.testing.assert_close(*gradients)
+    weights = critic.trunk.weights[1].grad
+    assert weights is not None
+    assert weights[0].abs().max() > 0
+    assert weights[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("members", MEMBERS)
+@pytest.mark.parametrize("hidden", [(), (8,), (60, 50), (300, 8)])
+def test_the_least_critic_alone_passes_a_row_s_gradient(
+    hidden: tuple[int, ...], members: int
+) -> None:
+    critic = EnsembleCritic(3, 2, hidden, members).double()
+    critic.requires_grad_(False)
+    probe = draw_inputs(5, 1, 40, shared=True)
+    critic.trunk.biases[-1].sub_(
+        critic.joint(probe).mean(1).view(-1, 1, 1)
+    )  # all are least somewhere
+    for batch in (1, 40):
+        observations, actions = draw_inputs(5, 1, batch, shared=True).split([3, 2], dim=1)
+        cotangent = torch.randn(batch, generator=generator(4)).double()
+        results = []
+        for accelerated in (False, True):
+            set_accelerated(critic, accelerated)
+            followed = actions.clone().requires_grad_()
+            least = critic.minimum(observations, followed)
+            gradient = torch.autograd.grad(least, followed, cotangent)[0]
+            results.append((least, gradient))
+        for plain, fast in zip(*results, strict=True):
+            close(fast, plain)
+        close(results[1][0], critic(observations, actions).amin(0))
+        assert results[1][1].abs().min() > 0
+    if members > 1:
+        assert len(critic.joint(probe).argmin(0).unique()) > members / 2
+
+
+def test_the_least_critic_trains_where_critics_are_not_frozen() -> None:
+    gradients = []
+    for accelerated in (False, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            critic = EnsembleCritic(3, 2, (8, 60), 3)
+        flat = FlatParameters(critic)
+        set_accelerated(critic, accelerated)
+        observations, actions = draw_inputs(5, 1, 9, shared=True).float().split([3, 2], dim=1)
+        critic.minimum(observations, actions.clone().requires_grad_()).sum().backward()
+        gradients.append(flat.grad.clone())
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("of_head", [True, False])
+@pytest.mark.parametrize("sizes", [(5, 1), (5, 9, 1), (60, 70, 2)])
+def test_an_input_in_two_parts_is_one_input(sizes: tuple[int, ...], of_head: bool) -> None:
+    weights, biases = parameters(sizes, 3)
+    stack = FastStack(weights, biases)
+    joint = draw_inputs(sizes[0], 3, 6, shared=True)
+    cut = sizes[0] - 2
+    head = joint[:, :cut].clone().requires_grad_(of_head)
+    tail = joint[:, cut:].clone().requires_grad_()
+    output = stack(head, tail)
+    close(output, naive(joint, weights, biases))
+    output.square().sum().backward()
+    found = [t.grad.clone() for t in (*weights, *biases)]  # type: ignore[union-attr]
+    for tensor in (*weights, *biases):
+        tensor.grad.zero_()  # type: ignore[union-attr]
+    whole = joint.clone().requires_grad_()
+    naive(whole, weights, biases).square().sum().backward()
+    assert whole.grad is not None
+    assert tail.grad is not None
+    close(tail.grad, whole.grad[:, cut:])
+    if of_head:
+        assert head.grad is not None
+        close(head.grad, whole.grad[:, :cut])
+    for mine, tensor in zip(found, (*weights, *biases), strict=True):
+        close(mine, tensor.grad)  # type: ignore[arg-type]
+
+
+def test_a_network_that_moved_is_followed() -> None:
+    """As to another device, or into a flat buffer made after the first use."""
+    network = StackedMLP((3, 8, 2), 2)
+    set_accelerated(network, True)
+    inputs = torch.randn(4, 3, generator=generator())
+    before = network(inputs)
+    flat = FlatParameters(network)
+    torch.testing.assert_close(network(inputs), before)
+    with torch.no_grad():
+        flat.data.zero_()
+    assert network(inputs).abs().max() == 0
+    network(inputs).sum().backward()
+    assert flat.grad.abs().max() > 0
+    flat.grad = torch.zeros_like(flat.grad)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    network(inputs).sum().backward()
+    assert network.biases[-1].grad is not None
+    assert network.biases[-1].grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("members", [1, 2])
@@ -380,3 +481,20 @@ def test_squashed_samples_far_out_have_finite_densities_and_gradients() -> None:
     assert mean.grad.tolist() == [[-2.0], [2.0]]
     assert log_std.grad is not None
     assert log_std.grad.isfinite().all()
+
+
+# The Gaussian.
+
+
+def test_the_fused_density_and_its_gradients_are_the_plain_ones() -> None:
+    value = torch.randn(7, 3, generator=generator(1)).double()
+    results = []
+    for density in (normal_log_prob, gaussian_log_prob):
+        mean = torch.randn(7, 3, generator=generator(2)).double().requires_grad_()
+        log_std = torch.tensor([-1.3, 0.0, 0.4]).double().requires_grad_()
+        log_prob = density(value, mean, log_std)
+        weight = torch.randn(7, generator=generator(3)).double()
+        results.append((log_prob, *torch.autograd.grad(log_prob @ weight, (mean, log_std))))
+    for plain, fused in zip(*results, strict=True):
+        close(fused, plain)
+    assert torch.autograd.gradcheck(lambda m, s: gaussian_log_prob(value, m, s), (mean, log_std))
