@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from rlalign.agent import Agent
     from rlalign.agents.awac import AWAC
     from rlalign.agents.bc import BC
+    from rlalign.agents.cal_ql import CalQL
+    from rlalign.agents.cql import CQL
     from rlalign.agents.iql import IQL
     from rlalign.agents.sac import SAC
     from rlalign.agents.td3 import TD3
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 _AGENTS = {
     "awac": ("awac", "AWAC"),
     "bc": ("bc", "BC"),
+    "cal_ql": ("cal_ql", "CalQL"),
+    "cql": ("cql", "CQL"),
     "iql": ("iql", "IQL"),
     "sac": ("sac", "SAC"),
     "td3": ("td3", "TD3"),
@@ -26,7 +30,7 @@ _AGENTS = {
 }
 _CLASSES = {name: module for module, name in _AGENTS.values()}
 
-__all__ = ["AGENTS", "AWAC", "BC", "IQL", "SAC", "TD3", "TD3BC"]
+__all__ = ["AGENTS", "AWAC", "BC", "CQL", "IQL", "SAC", "TD3", "TD3BC", "CalQL"]
 
 
 class _Registry(Mapping[str, "type[Agent]"]):

@@ -30,6 +30,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("awac", {"weight": "softmax", "value_samples": 3, "actor_weight_decay": 1e-2}),
     ("sac", {"critics": 5, "initial_temperature": 0.1}),
     ("td3", {"policy_delay": 3}),
+    ("cql", {"lagrange": True, "backup": "max_min", "entropy_backup": True, "clip_max": 5.0}),
+    ("cql", {"importance_sampling": False, "backup": "min_max", "action_samples": 3}),
+    ("cal_ql", {"lagrange": False, "backup": "sample", "failure_reward": 0.0}),
 ]
 every_agent = pytest.mark.parametrize(
     ("name", "settings"),
@@ -61,10 +64,15 @@ def test_updates_move_every_trained_network_and_every_target(name: str, settings
     assert trained | set(agent.targets) == set(agent.learner.flat)
     before = weights(agent)
     train(agent, 3)
+    rates = {
+        network: update.adam(network).learning_rate
+        for update in agent.updates
+        for network in update.networks
+    }
     for network, start in before.items():
         moved = agent.learner.flat[network].data - start
         assert moved.isfinite().all()
-        assert moved.abs().max() > (1e-4 if network in trained else 1e-7), network
+        assert moved.abs().max() > (rates[network] / 3 if network in trained else 1e-7), network
 
 
 @every_agent
@@ -304,7 +312,12 @@ def test_the_order_of_a_batch_does_not_matter(name: str, settings: dict, loss: s
     ("name", "settings"), [v for v in VARIANTS if "critic" in make(v[0]).learner.flat]
 )
 def test_what_follows_a_termination_has_no_value(name: str, settings: dict) -> None:
-    """At a time limit it has: the two stay apart to the last line."""
+    """At a time limit it has: the two stay apart to the last line.
+
+    CQL's penalty is left out: it takes proposals from the policy at s', be there an s' or not.
+    """
+    if hasattr(make(name).settings, "cql_weight"):
+        settings = {**settings, "cql_weight": 0.0}
     agent = make(name, **settings)
     for ends, differs in ((1.0, False), (0.0, True)):
         values = []

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlalign.agent import Agent
 from rlalign.agents import AGENTS
+from rlalign.extras import offline_replay
 from rlalign.layout import Batch
 from rlalign.replay import FixedReplay
 from tests.toy_data import box_spaces, random_dataset, random_rows
@@ -104,4 +105,4 @@ def replay_of(agent: Agent, count: int = 400) -> FixedReplay:
     low, high = float(agent.action_scale.low[0]), float(agent.action_scale.high[0])
     sizes = agent.spec.observation_size, agent.spec.action_size
     dataset = random_dataset(*sizes, count, low=low, high=high)
-    return FixedReplay(dataset.table, dataset.layout)
+    return offline_replay(agent, dataset)
