@@ -137,6 +137,10 @@ class SAC(Agent):
     ) -> tuple[Tensor, Metrics]:
         """`actor_loss`, given the policy's sample [batch, act] and its log-density [batch]."""
         value = self.policy_value(nets, batch.observations, action)
+        return self.soft_loss(nets, value, log_prob)
+
+    def soft_loss(self, nets: Networks, value: Tensor, log_prob: Tensor) -> tuple[Tensor, Metrics]:
+        """mean (alpha log pi - value), both [batch], and the temperature's dual loss."""
         temperature = nets.temperature()
         actor = (temperature * log_prob - value).mean()
         # The temperature rises while the entropy -log pi lies below its target.
