@@ -12,8 +12,14 @@ if TYPE_CHECKING:
     from rlalign.agents.bc import BC
     from rlalign.agents.cal_ql import CalQL
     from rlalign.agents.cql import CQL
+    from rlalign.agents.edac import EDAC
     from rlalign.agents.iql import IQL
+    from rlalign.agents.rebrac import ReBRAC
+    from rlalign.agents.rlpd import RLPD
+    from rlalign.agents.ro2o import RO2O
+    from rlalign.agents.rorl import RORL
     from rlalign.agents.sac import SAC
+    from rlalign.agents.sac_n import SACN
     from rlalign.agents.td3 import TD3
     from rlalign.agents.td3_bc import TD3BC
 
@@ -23,14 +29,36 @@ _AGENTS = {
     "bc": ("bc", "BC"),
     "cal_ql": ("cal_ql", "CalQL"),
     "cql": ("cql", "CQL"),
+    "edac": ("edac", "EDAC"),
     "iql": ("iql", "IQL"),
+    "rebrac": ("rebrac", "ReBRAC"),
+    "rlpd": ("rlpd", "RLPD"),
+    "ro2o": ("ro2o", "RO2O"),
+    "rorl": ("rorl", "RORL"),
     "sac": ("sac", "SAC"),
+    "sac_n": ("sac_n", "SACN"),
     "td3": ("td3", "TD3"),
     "td3_bc": ("td3_bc", "TD3BC"),
 }
 _CLASSES = {name: module for module, name in _AGENTS.values()}
 
-__all__ = ["AGENTS", "AWAC", "BC", "CQL", "IQL", "SAC", "TD3", "TD3BC", "CalQL"]
+__all__ = [
+    "AGENTS",
+    "AWAC",
+    "BC",
+    "CQL",
+    "EDAC",
+    "IQL",
+    "RLPD",
+    "RO2O",
+    "RORL",
+    "SAC",
+    "SACN",
+    "TD3",
+    "TD3BC",
+    "CalQL",
+    "ReBRAC",
+]
 
 
 class _Registry(Mapping[str, "type[Agent]"]):

@@ -95,8 +95,12 @@ class TD3(Agent):
             -s.target_noise_clip, s.target_noise_clip
         )
         action = (nets.actor_target(batch.next_observations) + noise).clamp(-1.0, 1.0)
-        value = nets.critic_target(batch.next_observations, action).amin(0)
-        return td_target(batch, value, s.discount)
+        return td_target(batch, self.next_value(nets, batch, action), s.discount)
+
+    def next_value(self, nets: Networks, batch: Batch, action: Tensor) -> Tensor:
+        """min_i Q'_i(s', a'), [batch]: what the target bootstraps from."""
+        value: Tensor = nets.critic_target(batch.next_observations, action).amin(0)
+        return value
 
     def critic_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """MSE(Q_1, y) + MSE(Q_2, y)."""
