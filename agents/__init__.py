@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rlalign.agents.cal_ql import CalQL
     from rlalign.agents.cql import CQL
     from rlalign.agents.edac import EDAC
+    from rlalign.agents.famo2o import FamO2OAWAC, FamO2OIQL
     from rlalign.agents.iql import IQL
     from rlalign.agents.rebrac import ReBRAC
     from rlalign.agents.rlpd import RLPD
@@ -30,6 +31,8 @@ _AGENTS = {
     "cal_ql": ("cal_ql", "CalQL"),
     "cql": ("cql", "CQL"),
     "edac": ("edac", "EDAC"),
+    "famo2o_awac": ("famo2o", "FamO2OAWAC"),
+    "famo2o_iql": ("famo2o", "FamO2OIQL"),
     "iql": ("iql", "IQL"),
     "rebrac": ("rebrac", "ReBRAC"),
     "rlpd": ("rlpd", "RLPD"),
@@ -57,6 +60,8 @@ __all__ = [
     "TD3",
     "TD3BC",
     "CalQL",
+    "FamO2OAWAC",
+    "FamO2OIQL",
     "ReBRAC",
 ]
 
