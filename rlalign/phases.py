@@ -125,10 +125,10 @@ class OnlinePhase:
                 f"online replay {settings.replay!r} needs the offline dataset, and none was given; "
                 "use replay 'online' to learn from interaction alone"
             )
-        agent.begin_online()
         if settings.reset_optimizers:
             for optimizer in agent.learner.optimizers.values():
                 optimizer.reset()
+        agent.begin_online()
         self.agent = agent
         self.environments = environments
         self.steps = steps
