@@ -70,7 +70,7 @@ class ReBRAC(TD3):
     settings_type = ReBRACSettings
     settings: ReBRACSettings
     online_defaults = OnlineSettings(replay="mixture")
-    _online_since = 0  # critic updates before the phase of interaction
+    _online_since = 0  # what the critic optimiser had counted when interaction began
 
     def networks(self, spec: Spec) -> Mapping[str, nn.Module]:
         hidden = self.settings.hidden
@@ -141,7 +141,7 @@ class ReBRAC(TD3):
 
     def begin_online(self) -> None:
         if not self.online:
-            self._online_since = self.learner.step_count
+            self._online_since = int(self.learner.optimizers["critic"].steps)
         super().begin_online()
 
     def state_dict(self) -> Prefixed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from rlalign.agents.ensemble import confidence_bound
@@ -52,8 +51,8 @@ class RO2OSettings(RORLSettings):
 class RO2O(RORL):
     """RORL that goes on online with the networks, targets and optimisers it has.
 
-    Online it keeps the actor's and the critics' losses, drops the regularisers that
-    `online_regularizers` does not name, and freezes lambda at its floor.
+    Online it keeps the losses of actor and critics and drops the regularisers that
+    `online_regularizers` does not name.
     """
 
     name = "ro2o"
@@ -64,13 +63,6 @@ class RO2O(RORL):
     def uses(self, term: Term) -> bool:
         kept = not self.online or term in ONLINE_TERMS[self.settings.online_regularizers]
         return kept and super().uses(term)
-
-    @property
-    def uncertainty_weight(self) -> Tensor:
-        annealed = super().uncertainty_weight
-        if not self.online:
-            return annealed
-        return torch.full_like(annealed, self.settings.uncertainty_floor)
 
     def next_value(self, nets: Networks, batch: Batch, action: Tensor) -> Tensor:
         """min_i Q'_i(s', a') [batch], or every Q'_i(s', a') [member, batch]."""

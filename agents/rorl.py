@@ -112,14 +112,15 @@ class RORL(SACN):
 
     @property
     def uncertainty_weight(self) -> Tensor:
-        """lambda after k critic updates: max(lambda_0 - k decay, floor), 0-dim.
+        """lambda after k critic updates: max(lambda_0 - k decay, floor), 0-dim; online the floor.
 
         k is the critic optimiser's own count of steps. So lambda needs no state besides the
         learner's exact one, is used before it falls, and moves within a captured graph.
         """
         s = self.settings
         steps = self.learner.optimizers["critic"].steps.double()
-        annealed = s.uncertainty - s.uncertainty_decay * steps
+        start = s.uncertainty_floor if self.online else s.uncertainty
+        annealed = start - s.uncertainty_decay * steps
         return annealed.clamp(min=s.uncertainty_floor).float()
 
     # The critics.
