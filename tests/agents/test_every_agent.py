@@ -157,7 +157,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
 @every_agent
 def test_the_seed_decides_everything(name: str, settings: dict) -> None:
     first, second, other = (
-        weights(train(make(name, seed=seed, **settings), 20)) for seed in (0, 0, 1)
+        weights(train(make(name, seed=seed, **settings), 40)) for seed in (0, 0, 1)
     )
     assert all_equal(first, second)
     assert not any(torch.equal(first[network], other[network]) for network in first)
