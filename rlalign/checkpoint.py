@@ -22,6 +22,22 @@ State = tuple[dict[str, Tensor], dict[str, Any]]
 _KEY = "rlalign"  # where the JSON part lies in a safetensors header
 
 
+def join(**parts: State) -> State:
+    """Return the states of several objects as one; `part` takes it apart."""
+    tensors = {
+        f"{name}/{key}": tensor for name, (held, _) in parts.items() for key, tensor in held.items()
+    }
+    return tensors, {name: values for name, (_, values) in parts.items()}
+
+
+def part(state: State, name: str) -> State:
+    """Return one object's state out of what `join` made."""
+    tensors, values = state
+    prefix = f"{name}/"
+    held = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+    return held, values[name]
+
+
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 

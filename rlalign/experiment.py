@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlalign.agent import Agent, select
-from rlalign.checkpoint import Checkpoints
+from rlalign.agent import Agent
+from rlalign.checkpoint import Checkpoints, part
 from rlalign.envs.vector import Environments
 from rlalign.errors import CheckpointError, RlalignError, TrainingError
 from rlalign.phases import (
@@ -146,7 +146,7 @@ def resume(directory: str | Path, *, progress: bool = True) -> dict[str, Any]:
     saved = checkpoints.load() if (run.checkpoints / "latest").is_file() else None
     if saved:
         # A checkpoint of something else is refused here, before the logs are cut back to it.
-        experiment.agent.load_state_dict(select(saved[0], "agent/"), saved[1]["agent"])
+        experiment.agent.load_state_dict(*part(saved, "agent"))
     run.rewind(saved[1]["mark"] if saved else {})
     return _carry_out(experiment, run, saved, progress)
 
@@ -160,11 +160,11 @@ def load_run(directory: str | Path, checkpoint: str = "latest") -> Agent:
     run = RunDirectory.open(directory)
     recipe = run.recipe
     environment = (run.info.get("dataset") or {}).get("environment") or recipe.environment
-    tensors, state = Checkpoints(run.checkpoints).load(checkpoint)
+    saved = Checkpoints(run.checkpoints).load(checkpoint)
     agent = agent_class(recipe)(
         environment, seed=recipe.seed, device=recipe.device, **agent_settings(recipe).to_dict()
     )
-    agent.load_state_dict(select(tensors, "agent/"), state["agent"])
+    agent.load_state_dict(*part(saved, "agent"))
     return agent
 
 

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rlalign.agent import select
-from rlalign.checkpoint import Checkpoints
+from rlalign.checkpoint import Checkpoints, join, part
 from rlalign.phases import Events, Phase
 from rlalign.rundir import RunDirectory
 from rlalign.training import evaluate_agent
@@ -49,14 +48,10 @@ class RunEvents(Events):
 
     def on_checkpoint(self, phase: Phase) -> None:
         """Save agent, phase and the logs' sizes."""
-        agent_tensors, agent_state = self.experiment.agent.state_dict()
-        phase_tensors, phase_state = phase.state_dict()
-        tensors = {f"agent/{name}": tensor for name, tensor in agent_tensors.items()}
-        tensors |= {f"phase/{name}": tensor for name, tensor in phase_tensors.items()}
+        tensors, values = join(agent=self.experiment.agent.state_dict(), phase=phase.state_dict())
         complete = phase.done >= phase.steps
         state = {
-            "agent": agent_state,
-            "phase": phase_state,
+            **values,
             "phase_name": phase.name,
             "phases_finished": self.index + int(complete),
             "mark": self.run.mark(),
@@ -74,15 +69,13 @@ class RunEvents(Events):
 
     def restore(self, phase: Phase, saved: Any) -> None:
         """Put agent and phase back to a checkpoint made within the phase."""
-        tensors, state = saved
         self.restore_agent(saved)
-        phase.load_state_dict(select(tensors, "phase/"), state["phase"])
+        phase.load_state_dict(*part(saved, "phase"))
 
     def restore_agent(self, saved: Any) -> None:
         """Put the agent back to a checkpoint."""
-        tensors, state = saved
-        self.experiment.agent.load_state_dict(select(tensors, "agent/"), state["agent"])
-        self._seconds = float(state["seconds"])
+        self.experiment.agent.load_state_dict(*part(saved, "agent"))
+        self._seconds = float(saved[1]["seconds"])
 
     @contextmanager
     def signals(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from rlalign.agents import SAC
-from rlalign.checkpoint import Checkpoints, save_state
+from rlalign.checkpoint import Checkpoints, join, part, save_state
 from rlalign.envs.vector import Environments
 from rlalign.evaluate import evaluate
 from rlalign.phases import Events, Intervals, OnlinePhase, Phase, run_phase
@@ -74,21 +74,16 @@ class Snapshots(Events):
         save_state(self.folder / "snapshots" / f"step-{phase.done:07d}.safetensors", (tensors, row))
 
     def on_checkpoint(self, phase: Phase) -> None:
-        agent_tensors, agent_state = phase.agent.state_dict()
-        phase_tensors, phase_state = phase.state_dict()
-        tensors = {f"agent/{k}": v for k, v in agent_tensors.items()}
-        tensors |= {f"phase/{k}": v for k, v in phase_tensors.items()}
-        state = {"agent": agent_state, "phase": phase_state}
-        self.checkpoints.save(f"step-{phase.done:07d}", (tensors, state))
+        state = join(agent=phase.agent.state_dict(), phase=phase.state_dict())
+        self.checkpoints.save(f"step-{phase.done:07d}", state)
 
     def resume(self, phase: OnlinePhase) -> None:
         """Load the last checkpoint, if there is one, and drop log lines that came after it."""
         if not (self.folder / "checkpoints" / "latest").exists():
             return
-        tensors, state = self.checkpoints.load()
-        for part, target in (("agent", phase.agent), ("phase", phase)):
-            chosen = {k[6:]: v for k, v in tensors.items() if k.startswith(f"{part}/")}
-            target.load_state_dict(chosen, state[part])
+        saved = self.checkpoints.load()
+        phase.agent.load_state_dict(*part(saved, "agent"))
+        phase.load_state_dict(*part(saved, "phase"))
         for name in ("metrics.jsonl", "curve.jsonl"):
             lines = (self.folder / name).read_text().splitlines()
             kept = [line for line in lines if json.loads(line)["step"] <= phase.done]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlalign.agents import AGENTS
-from rlalign.checkpoint import Checkpoints, load_state, save_state
+from rlalign.checkpoint import Checkpoints, join, load_state, part, save_state
 from rlalign.errors import CheckpointError
 from rlalign.replay import GrowingReplay
 from tests.agents.tiny import make, weights
@@ -149,3 +149,11 @@ def test_saved_state_is_json_without_surprises(tmp_path: Path) -> None:
     tensors, state = agent.state_dict()
     assert json.loads(json.dumps(state)) == state
     assert all(tensor.numel() > 0 for tensor in tensors.values())
+
+
+def test_joined_states_come_apart_again() -> None:
+    first = ({"a/b": torch.ones(2)}, {"n": 1})
+    second = ({"b": torch.zeros(1), "ab": torch.ones(1)}, {})
+    joined = join(one=first, on=second)
+    assert part(joined, "one") == first
+    assert part(joined, "on") == second
