@@ -22,6 +22,7 @@ from rlalign.nn.scaled_policy import ScaledTanhGaussianActor
 from rlalign.settings import OnlineSettings, require
 
 MULTIPLIER_LIMIT = 1e6
+DATA_LIMIT = 1.0 - 1e-5  # of the data's actions in a log-density, where atanh is finite
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class CQLSettings(SACSettings):
         backup: what a target bootstraps from: ``"sample"``, one action of the policy;
             ``"max_min"``, the best of N by the least critic (AntMaze); ``"min_max"``, the least of
             the critics' own bests (the authors' CQL code).
+        cloning_steps: actor updates at the start that climb log pi(a|s) of the data in place of
+            min Q: 40,000 in the authors' CQL code, none in CORL.
         critic_hidden: widths of the critics' hidden layers; None is `hidden`.
         initialization: ``"orthogonal"``, gain sqrt(2) and zero biases, or ``"torch"``.
         head_gain: gain of orthogonal output layers; None is sqrt(2), Cal-QL's code has 0.01.
@@ -66,6 +69,7 @@ class CQLSettings(SACSettings):
     gap: float = 1.0
     initial_multiplier: float = math.e
     backup: Literal["sample", "max_min", "min_max"] = "sample"
+    cloning_steps: int = 0
     critic_hidden: tuple[int, ...] | None = None
     initialization: Literal["torch", "orthogonal"] = "orthogonal"
     head_gain: float | None = None
@@ -83,6 +87,7 @@ class CQLSettings(SACSettings):
         limits = (-math.inf if self.clip_min is None else self.clip_min, self.clip_max)
         fit = self.clip_max is None or limits[0] < self.clip_max
         require(fit, "clip_min", self.clip_min, "below clip_max")
+        require(self.cloning_steps >= 0, "cloning_steps", self.cloning_steps, "at least 0")
         require(self.initial_multiplier > 0, "initial_multiplier", self.initial_multiplier, "> 0")
         require(
             not (self.entropy_backup and self.backup == "min_max"),
@@ -178,6 +183,17 @@ class CQL(SAC):
         dual = -(multiplier * excess.detach()).mean()
         metrics["multiplier"] = multiplier.detach()
         return loss + (multiplier.detach() * excess).sum() + dual, metrics
+
+    def actor_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
+        """SAC's; in the first `cloning_steps` updates log pi(a|s) of the data stands for min Q."""
+        policy = nets.actor(self.policy_inputs(nets, batch))
+        action, log_prob = policy.sample(batch.noise["action"])
+        value = self.policy_value(nets, batch.observations, action)
+        if self.settings.cloning_steps:
+            # The optimiser's own count: exact under resume, and it moves in a captured graph.
+            cloning = self.learner.optimizers["actor"].steps < self.settings.cloning_steps
+            value = torch.where(cloning, policy.log_prob(batch.actions, DATA_LIMIT), value)
+        return self.soft_loss(nets, value, log_prob)
 
     def policies(self, nets: Networks, batch: Batch) -> TanhGaussian:
         """The policy at s and at s', in one pass; mean and log std [2, batch, act]."""
