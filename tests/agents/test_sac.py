@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.agents.naive import Naive, agree, double
+from tests.agents.soft import disturbed, minimum, squashed
 from tests.agents.tiny import (
     batch_of,
     disturb,
@@ -19,29 +19,6 @@ from tests.agents.tiny import (
     weights,
 )
 
-
-def disturbed(**settings: Any) -> Any:
-    agent = make("sac", **settings)
-    for seed, network in enumerate(agent.learner.flat):
-        if network != "temperature":
-            disturb(agent, network, seed)
-    return agent
-
-
-def squashed(naive: Naive, observations: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Actions and log-densities by the change of variables, without stable forms."""
-    head = naive.run("actor", 0, observations)
-    mean, log_std = head[:, : noise.shape[1]], head[:, noise.shape[1] :].clamp(-20, 2)
-    raw = mean + log_std.exp() * noise.double()
-    normal = -0.5 * ((raw - mean) / log_std.exp()) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
-    action = torch.tanh(raw)
-    return action, (normal - torch.log(1 - action**2)).sum(1)
-
-
-def minimum(naive: Naive, network: str, count: int, s: Tensor, a: Tensor) -> Tensor:
-    return torch.stack([naive.q(network, i, s, a) for i in range(count)]).min(0).values
-
-
 # The losses, written out from the papers.
 
 
@@ -52,7 +29,7 @@ def test_the_critic_loss_sums_over_critics_toward_the_soft_target(count: int) ->
     naive = Naive(agent)
     s, a, r, d, s2 = double(batch)
     a2, log_prob = squashed(naive, s2, batch.noise["next_action"])
-    value = minimum(naive, "critic_target", count, s2, a2) - 0.3 * log_prob
+    value = minimum(naive, "critic_target", s2, a2) - 0.3 * log_prob
     y = (r + 0.9 * (1 - d) * value).detach()
     loss = torch.stack([((naive.q("critic", i, s, a) - y) ** 2).mean() for i in range(count)]).sum()
     found, by_network = gradients(agent, "critic_loss", batch)
@@ -74,7 +51,7 @@ def test_actor_and_temperature_descend_their_losses(
     action, log_prob = squashed(naive, s, batch.noise["action"])
     log_alpha = naive.leaves["temperature"]["log"]
     entropy = -2.0 if target_entropy is None else target_entropy
-    actor = (0.3 * log_prob - minimum(naive, "critic", count, s, action)).mean()
+    actor = (0.3 * log_prob - minimum(naive, "critic", s, action)).mean()
     dual = -(log_alpha * (log_prob.detach() + entropy).mean()).sum()
     found, by_network = gradients(agent, "actor_loss", batch)
     agree(found, actor + dual)
