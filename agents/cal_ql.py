@@ -104,8 +104,7 @@ class CalQL(CQL):
     def calibrate(self, batch: Batch, values: Tensor) -> tuple[Tensor, Metrics]:
         """max(Q_i(s, a), G) at the policy's actions (equation 5); no gradient where G is larger."""
         bound = batch["mc_returns"].unsqueeze(-1)
-        metrics = {"bound_rate": (values.detach() < bound).float(), "mc_returns": bound.detach()}
-        return torch.maximum(values, bound), metrics
+        return torch.maximum(values, bound), {"bound_rate": (values.detach() < bound).float()}
 
 
 def trajectory_ends(dataset: Dataset) -> Array:
