@@ -47,6 +47,14 @@ BOTH = {
     "offline": {"steps": 600},
     "online": {"steps": 600, "updates_per_step": 0.5, "replay": "mixture"},
 }
+# Rows that are kept back until their episode ends, and updates that are owed until then.
+EPISODES = {
+    **OFFLINE,
+    "agent": "cal_ql",
+    "settings": {"hidden": [16, 16], "batch_size": 32, "action_samples": 2},
+    "offline": {"steps": 400},
+    "online": {"steps": 600, "environments": 2},
+}
 
 
 def _dataset(folder: Path) -> Path:
@@ -122,7 +130,11 @@ def _logged(run: Path, name: str) -> list[str]:
     return [json.dumps(row, sort_keys=True) for row in rows]
 
 
-@pytest.mark.parametrize("content", [OFFLINE, ONLINE, BOTH], ids=["offline", "online", "both"])
+@pytest.mark.parametrize(
+    "content",
+    [OFFLINE, ONLINE, BOTH, pytest.param(EPISODES, marks=pytest.mark.slow)],
+    ids=["offline", "online", "both", "episodes"],
+)
 def test_killed_and_resumed_run_equals_the_uninterrupted_one(
     tmp_path: Path, content: dict[str, object]
 ) -> None:
