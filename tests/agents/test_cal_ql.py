@@ -27,7 +27,8 @@ ANTMAZE: dict[str, Any] = {"reward_scale": 10.0, "reward_shift": -5.0, "failure_
 def chain(rewards: list[list[float]], terminated: list[bool], *, marked: bool = True) -> Dataset:
     """Trajectories on a line, one after another; unmarked ones have a common end alone."""
     layout = Layout(4, 2)
-    parts, ends, start = [], [], 0.0
+    parts, start = [], 0.0
+    ends: list[int] = []
     for values, ended in zip(rewards, terminated, strict=True):
         steps = start + np.arange(len(values) + 1, dtype=np.float32)
         states = np.repeat(steps[:, None], 4, 1)
@@ -74,12 +75,14 @@ def test_critics_descend_the_paper_s_loss(lagrange: bool, importance_sampling: b
 
 
 @pytest.mark.parametrize("lowest", [-math.inf, -1e9])
-def test_with_returns_of_minus_infinity_it_is_cql(lowest: float) -> None:
+def test_with_returns_of_minus_infinity_it_is_cql(
+    lowest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """20: the same loss and gradients, and the same weights after many updates."""
     cal_ql = disturbed("cal_ql")
     shared = {k: v for k, v in cal_ql.settings.to_dict().items() if k in vars(make("cql").settings)}
     cql = AGENTS["cql"](box_spaces(), **shared)
-    cql.action_limit = cal_ql.action_limit
+    monkeypatch.setattr(type(cql), "action_limit", cal_ql.action_limit)
     cql._set_transform()
     cql.learner.flat["critic_target"].data.copy_(cal_ql.learner.flat["critic_target"].data)
     start = weights(cql)

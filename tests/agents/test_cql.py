@@ -318,7 +318,8 @@ def test_the_best_of_several_samples_is_no_less_than_one_of_them() -> None:
 
 def test_one_pass_serves_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = disturbed(lagrange=True, backup="max_min")
-    nets, rows = agent.learner.nets, {}
+    nets = agent.learner.nets
+    rows: dict[str, list[int]] = {}
     for name in ("actor", "critic", "critic_target"):
         trunk = getattr(nets, name).trunk
         forward = trunk.forward
