@@ -84,12 +84,12 @@ def test_members_begin_apart() -> None:
 
 def test_the_spread_stays_within_its_bounds() -> None:
     agent = make("sac_n")
+    actor, state, noise = agent.learner.nets.actor, torch.zeros(1, 4), torch.full((1, 2), 0.1)
     for bias, wanted in ((-100.0, -5.0), (100.0, 2.0)):
         with torch.no_grad():
-            agent.learner.nets.actor.trunk.biases[-1][..., 2:].fill_(bias)
-            agent.learner.nets.actor.trunk.biases[-1][..., :2].fill_(0.0)
-            raw = agent.learner.nets.actor.act(torch.zeros(1, 4), torch.full((1, 2), 0.1)).atanh()
-        assert raw.abs().mean().item() == pytest.approx(0.1 * math.exp(wanted), rel=0.5)
+            actor.trunk.biases[-1][..., 2:].fill_(bias)
+            apart = actor.act(state, noise).atanh() - actor.act(state, -noise).atanh()
+        assert apart[0].tolist() == pytest.approx([0.2 * math.exp(wanted)] * 2, rel=1e-2)
 
 
 def test_bounds_out_of_order_are_refused() -> None:
