@@ -49,6 +49,7 @@ class CQLSettings(SACSettings):
             min Q: 40,000 in the authors' CQL code, none in CORL.
         critic_hidden: widths of the critics' hidden layers; None is `hidden`.
         initialization: ``"orthogonal"``, gain sqrt(2) and zero biases, or ``"torch"``.
+        layer_norm: normalise the critics' hidden layers before their ReLU (FamO2O's code).
         head_gain: gain of orthogonal output layers; None is sqrt(2), Cal-QL's code has 0.01.
         log_std_multiplier, log_std_offset: m and c of log std = m l + c at the start; both learn.
     """
@@ -72,6 +73,7 @@ class CQLSettings(SACSettings):
     cloning_steps: int = 0
     critic_hidden: tuple[int, ...] | None = None
     initialization: Literal["torch", "orthogonal"] = "orthogonal"
+    layer_norm: bool = False
     head_gain: float | None = None
     log_std_multiplier: float = 1.0
     log_std_offset: float = -1.0
@@ -125,10 +127,16 @@ class CQL(SAC):
             initialization=s.initialization,
         )
         widths = s.hidden if s.critic_hidden is None else s.critic_hidden
-        critic = EnsembleCritic(*sizes, widths, s.critics, initialization=s.initialization)
+        critic = EnsembleCritic(
+            *sizes,
+            widths,
+            s.critics,
+            layer_norm=s.layer_norm,
+            initialization=s.initialization,
+        )
         if s.head_gain is not None:
             for trunk in (actor.trunk, critic.trunk):
-                _scale_head(trunk, s.head_gain)
+                scale_head(trunk, s.head_gain)
         networks: dict[str, nn.Module] = {
             "actor": actor,
             "critic": critic,
@@ -184,11 +192,16 @@ class CQL(SAC):
         metrics["multiplier"] = multiplier.detach()
         return loss + (multiplier.detach() * excess).sum() + dual, metrics
 
+    def coefficient(self, nets: Networks, batch: Batch) -> float | Tensor:
+        """Weight of Q beside the entropy, for all rows or one per row [batch]; 1 is SAC's."""
+        return 1.0
+
     def actor_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """SAC's; in the first `cloning_steps` updates log pi(a|s) of the data stands for min Q."""
         policy = nets.actor(self.policy_inputs(nets, batch))
         action, log_prob = policy.sample(batch.noise["action"])
         value = self.policy_value(nets, batch.observations, action)
+        value = self.coefficient(nets, batch) * value
         if self.settings.cloning_steps:
             # The optimiser's own count: exact under resume, and it moves in a captured graph.
             cloning = self.learner.optimizers["actor"].steps < self.settings.cloning_steps
@@ -284,7 +297,7 @@ def _at(policy: TanhGaussian, index: int) -> TanhGaussian:
     return replace(policy, mean=mean, log_std=log_std)
 
 
-def _scale_head(trunk: StackedMLP, gain: float) -> None:
+def scale_head(trunk: StackedMLP, gain: float) -> None:
     """Give an orthogonal output layer another gain than sqrt(2)."""
     with torch.no_grad():
         trunk.weights[-1].mul_(gain / math.sqrt(2.0))
