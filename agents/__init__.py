@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rlalign.agents.cal_ql import CalQL
     from rlalign.agents.cql import CQL
     from rlalign.agents.edac import EDAC
-    from rlalign.agents.famo2o import FamO2OAWAC, FamO2OIQL
+    from rlalign.agents.famo2o import FamO2OAWAC, FamO2OCQL, FamO2OIQL
     from rlalign.agents.iql import IQL
     from rlalign.agents.rebrac import ReBRAC
     from rlalign.agents.rlpd import RLPD
@@ -32,6 +32,7 @@ _AGENTS = {
     "cql": ("cql", "CQL"),
     "edac": ("edac", "EDAC"),
     "famo2o_awac": ("famo2o", "FamO2OAWAC"),
+    "famo2o_cql": ("famo2o", "FamO2OCQL"),
     "famo2o_iql": ("famo2o", "FamO2OIQL"),
     "iql": ("iql", "IQL"),
     "rebrac": ("rebrac", "ReBRAC"),
@@ -61,6 +62,7 @@ __all__ = [
     "TD3BC",
     "CalQL",
     "FamO2OAWAC",
+    "FamO2OCQL",
     "FamO2OIQL",
     "ReBRAC",
 ]
