@@ -46,9 +46,9 @@ def test_recipe_loads_and_its_settings_exist(name: str) -> None:
 
 def test_every_promised_recipe_is_there() -> None:
     names = set(list_recipes())
-    for agent in ("iql", "awac", "td3_bc"):
+    for agent in ("iql", "awac", "td3_bc", "cql", "cal_ql"):
         assert {f"{agent}/{name}" for name in (*LOCOMOTION, *ANTMAZE)} <= names
-    for agent in ("iql", "awac", "td3_bc", "bc"):
+    for agent in ("iql", "awac", "td3_bc", "bc", "cql", "cal_ql"):
         assert {f"{agent}/local/{name}" for name in local_names()} <= names
     for agent in ("sac", "td3"):
         for name in ("halfcheetah", "hopper", "walker2d", "ant"):
@@ -84,6 +84,25 @@ def test_file_name_says_agent_and_data(name: str) -> None:
             "td3_bc/hopper-medium-v2",
             {"alpha": 2.5, "policy_delay": 2, "observation_normalization": "standard"},
         ),
+        (
+            "cql/walker2d-medium-v2",
+            {
+                "cql_weight": 10.0,
+                "lagrange": False,
+                "actor_learning_rate": 3e-5,
+                "backup": "sample",
+            },
+        ),
+        ("cql/hopper-medium-v2", {"reward_scale": "return_range", "hidden": (256, 256, 256)}),
+        (
+            "cql/antmaze-umaze-v2",
+            {"cql_weight": 5.0, "lagrange": True, "gap": 0.8, "backup": "max_min"},
+        ),
+        (
+            "cal_ql/antmaze-large-diverse-v2",
+            {"critic_hidden": (256,) * 4, "reward_scale": 10.0, "failure_reward": 0.0},
+        ),
+        ("cal_ql/local/hopper-medium-v0", {"cql_weight": 10.0, "calibrate_online": True}),
         ("sac/ant-v5", {"critics": 2, "actor_learning_rate": 3e-4, "target_entropy": None}),
     ],
 )
@@ -103,6 +122,14 @@ def test_online_recipes_fill_what_they_leave_out_with_the_agents_defaults() -> N
     recipe = load_recipe("iql/hopper-medium-v2", ["online.steps=100"])
     assert recipe.online.replay is None
     assert online_settings(recipe).replay == agent_class(recipe).online_defaults.replay == "union"
+
+
+def test_cal_ql_goes_online_by_whole_episodes_and_half_and_half() -> None:
+    recipe = load_recipe("cal_ql/antmaze-large-play-v2")
+    assert recipe.online.steps == recipe.offline.steps == 1_000_000
+    online = online_settings(recipe)
+    assert (online.replay, online.offline_fraction) == ("mixture", 0.5)
+    assert (online.update_after, online.updates_per_step) == ("episode", 1.0)
 
 
 def test_agent_without_dataset_draws_from_interaction_alone() -> None:
