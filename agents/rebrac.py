@@ -109,7 +109,8 @@ class ReBRAC(TD3):
         weight = self.settings.critic_penalty
         if self.online or weight == 0:
             return value
-        distance = (action - batch["next_actions"]).square().sum(-1)
+        data_action = batch["next_actions"].reshape(action.shape)  # a column of size 1 is [batch]
+        distance = (action - data_action).square().sum(-1)
         return value - weight * batch["has_next_action"] * distance
 
     # The actor.
