@@ -177,10 +177,16 @@ class OnlinePhase:
             self._lengths.append(episode.length)
         if self.done > settings.warmup_steps:
             self._owed += settings.updates_per_step * environments.count
-            if settings.update_after == "step" or result.finished:
+            if self._updates_are_due(bool(result.finished)):
                 self._update()
         if self.on_step is not None and not self.on_step(result, actions):
             self.stopped = True
+
+    def _updates_are_due(self, finished: bool) -> bool:
+        after = self.settings.update_after
+        if after == "episode":
+            return finished
+        return self.done // after > (self.done - self.environments.count) // after
 
     def _update(self) -> None:
         """Make the updates that are due, once there is something to learn from."""

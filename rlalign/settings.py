@@ -87,8 +87,8 @@ class OnlineSettings:
         environments: how many run side by side.
         updates_per_step: gradient updates per environment step (update-to-data ratio); a
             fraction such as 0.5 updates after every second step.
-        update_after: ``"step"`` makes the updates that are due after every step, ``"episode"`` all
-            together once an episode has ended (Cal-QL).
+        update_after: environment steps after which the updates that are due are made together, 1
+            for every step; ``"episode"`` makes them once an episode has ended (Cal-QL).
         warmup_steps: environment steps before the first update.
         random_steps: environment steps at the start that act uniformly at random.
         exploration: ``"policy"`` acts as the agent explores, by sampling or with its noise;
@@ -107,7 +107,7 @@ class OnlineSettings:
 
     environments: int = 1
     updates_per_step: float = 1.0
-    update_after: Literal["step", "episode"] = "step"
+    update_after: int | Literal["episode"] = 1
     warmup_steps: int = 0
     random_steps: int = 0
     exploration: Literal["policy", "deterministic"] = "policy"
@@ -121,6 +121,13 @@ class OnlineSettings:
     def __post_init__(self) -> None:
         require(self.environments >= 1, "environments", self.environments, "at least 1")
         require(self.updates_per_step > 0, "updates_per_step", self.updates_per_step, "above 0")
+        after = self.update_after
+        require(
+            after == "episode" or (isinstance(after, int) and after >= 1),
+            "update_after",
+            after,
+            "at least 1 or 'episode'",
+        )
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
         require(self.random_steps >= 0, "random_steps", self.random_steps, "at least 0")
         require(self.anneal_steps >= 1, "anneal_steps", self.anneal_steps, "at least 1")

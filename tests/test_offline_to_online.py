@@ -83,6 +83,17 @@ def test_cal_ql_s_batches_are_half_offline_and_half_of_ended_episodes() -> None:
 # When updates fall.
 
 
+def test_updates_may_come_in_blocks_of_steps() -> None:
+    """As rlkit's AWAC and FamO2O's CQL: so many steps, then as many updates."""
+    agent = make("sac")
+    phase = online(agent, 2, update_after=5)
+    counts = []
+    for _ in range(6):
+        phase.advance(2)
+        counts.append(agent.learner.step_count)
+    assert counts == [0, 0, 6, 6, 10, 10]
+
+
 @pytest.mark.parametrize("rate", [1.0, 2.0, 0.5])
 def test_updates_after_episodes_are_as_many_as_after_steps(rate: float) -> None:
     agent = make("sac")
@@ -98,7 +109,7 @@ def test_updates_after_episodes_are_as_many_as_after_steps(rate: float) -> None:
 def test_updates_wait_for_something_to_learn_from() -> None:
     """Online alone and step by step, with rows that are kept back until their episode ends."""
     agent = small_cal_ql()
-    phase = online(agent, replay="online", update_after="step")
+    phase = online(agent, replay="online")
     counts = []
     for _ in range(4):
         phase.advance(1)
@@ -273,7 +284,12 @@ def test_the_agent_is_evaluated_before_its_first_online_step(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"final_offline_fraction": 1.5}, "final_offline_fraction"), ({"anneal_steps": 0}, "anneal")],
+    [
+        ({"final_offline_fraction": 1.5}, "final_offline_fraction"),
+        ({"anneal_steps": 0}, "anneal_steps"),
+        ({"update_after": 0}, "update_after"),
+        ({"update_after": "step"}, "update_after"),
+    ],
 )
 def test_an_online_setting_out_of_range_is_named(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingsError, match=f"setting {named}"):

@@ -116,6 +116,8 @@ def test_mistake_on_the_command_line_names_the_command_line(tmp_path: Path) -> N
         ("online.updates_per_step=.nan", "online.updates_per_step must be "),
         ("online.updates_per_step=0", "online.updates_per_step must be above 0, got 0"),
         ("online.replay=both", "replay must be 'union', 'online', 'mixture' or 'annealed', got"),
+        ("online.update_after=step", "a whole number of at least 1 or 'episode', got 'step'"),
+        ("online.update_after=0", "a whole number of at least 1 or 'episode', got 0"),
         ("online.offline_fraction=1.5", "online.offline_fraction must be at most 1, got 1.5"),
         ("logging.wandb=1", "logging.wandb must be true or false, got 1"),
         ("agent=3", "agent must be text, got 3"),

@@ -30,10 +30,19 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _steps_or_episode(value: Any) -> Any:
+    if value == "episode":
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError("expected a whole number of at least 1 or 'episode'")
+    return value
+
+
 Count = Annotated[int, BeforeValidator(_whole_number), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_whole_number), Field(ge=1)]
 Rate = Annotated[float, BeforeValidator(_number), Field(gt=0.0, allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0.0, le=1.0)]
+StepsOrEpisode = Annotated[int | Literal["episode"], BeforeValidator(_steps_or_episode)]
 Device = Annotated[StrictStr, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
 Name = Annotated[StrictStr, Field(min_length=1)]
 
@@ -56,8 +65,8 @@ class Online(Section):
     steps: Count = Field(default=0, description="environment steps")
     environments: Positive | None = Field(default=None, description="stepped together")
     updates_per_step: Rate | None = Field(default=None, description="updates per environment step")
-    update_after: Literal["step", "episode"] | None = Field(
-        default=None, description="'episode': the updates of an episode together at its end"
+    update_after: StepsOrEpisode | None = Field(
+        default=None, description="steps, or 'episode', after which the updates due are made"
     )
     warmup_steps: Count | None = Field(default=None, description="steps before the first update")
     random_steps: Count | None = Field(default=None, description="first steps, with random actions")
