@@ -56,6 +56,14 @@ def test_every_promised_recipe_is_there() -> None:
     assert "demo" in names
 
 
+def test_famo2o_has_recipes_over_each_base() -> None:
+    names = set(list_recipes())
+    for base in ("iql", "awac", "cql"):
+        tasks = LOCOMOTION if base == "cql" else [*LOCOMOTION, *ANTMAZE]
+        assert {f"famo2o_{base}/{name}" for name in tasks} <= names
+        assert {f"famo2o_{base}/local/{name}" for name in local_names()} <= names
+
+
 @pytest.mark.parametrize("name", [name for name in list_recipes() if "/" in name])
 def test_file_name_says_agent_and_data(name: str) -> None:
     recipe = load_recipe(name)
@@ -103,6 +111,26 @@ def test_file_name_says_agent_and_data(name: str) -> None:
             {"critic_hidden": (256,) * 4, "reward_scale": 10.0, "failure_reward": 0.0},
         ),
         ("cal_ql/local/hopper-medium-v0", {"cql_weight": 10.0, "calibrate_online": True}),
+        (
+            "famo2o_iql/hopper-medium-v2",
+            {"coefficient_range": (1.0, 5.0), "expectile": 0.7, "balance_every": 5},
+        ),
+        (
+            "famo2o_iql/antmaze-large-play-v2",
+            {
+                "coefficient_range": (8.0, 14.0),
+                "expectile": 0.9,
+                "balance_every": 1,
+                "reward_shift": -1.0,
+                "balance_target_entropy": -0.5,
+                "actor_schedule": "constant",
+            },
+        ),
+        ("famo2o_awac/walker2d-medium-v2", {"coefficient_range": (1.0, 5.0), "weight": "exp"}),
+        (
+            "famo2o_cql/hopper-medium-v2",
+            {"coefficient_range": (0.5, 1.5), "cql_weight": 1.0, "layer_norm": True},
+        ),
         ("sac/ant-v5", {"critics": 2, "actor_learning_rate": 3e-4, "target_entropy": None}),
     ],
 )
