@@ -64,6 +64,14 @@ def test_famo2o_has_recipes_over_each_base() -> None:
         assert {f"famo2o_{base}/local/{name}" for name in local_names()} <= names
 
 
+def test_ensembles_and_rebrac_have_recipes_for_their_tasks() -> None:
+    names = set(list_recipes())
+    for agent in ("sac_n", "edac", "rorl", "ro2o", "rlpd", "rebrac"):
+        tasks = LOCOMOTION if agent == "rorl" else [*LOCOMOTION, *ANTMAZE]
+        assert {f"{agent}/{name}" for name in tasks} <= names
+        assert {f"{agent}/local/{name}" for name in local_names()} <= names
+
+
 @pytest.mark.parametrize("name", [name for name in list_recipes() if "/" in name])
 def test_file_name_says_agent_and_data(name: str) -> None:
     recipe = load_recipe(name)
@@ -130,6 +138,79 @@ def test_file_name_says_agent_and_data(name: str) -> None:
         (
             "famo2o_cql/hopper-medium-v2",
             {"coefficient_range": (0.5, 1.5), "cql_weight": 1.0, "layer_norm": True},
+        ),
+        ("sac_n/hopper-medium-v2", {"critics": 500, "log_std_bounds": (-5.0, 2.0)}),
+        ("sac_n/walker2d-medium-replay-v2", {"critics": 20, "hidden": (256, 256, 256)}),
+        ("edac/halfcheetah-medium-expert-v2", {"critics": 10, "diversity": 5.0}),
+        ("edac/hopper-medium-expert-v2", {"critics": 50, "diversity": 1.0}),
+        (
+            "rorl/hopper-medium-v2",
+            {
+                "perturbations": 20,
+                "policy_radius": 0.005,
+                "policy_smoothing": 0.1,
+                "critic_radius": 0.005,
+                "critic_smoothing": 1e-4,
+                "ood_radius": 0.01,
+                "ood_weight": 0.5,
+                "uncertainty": 2.0,
+                "uncertainty_floor": 0.1,
+                "uncertainty_decay": 1e-6,
+            },
+        ),
+        ("rorl/halfcheetah-medium-v2", {"perturbations": 10, "ood_weight": 0.0}),
+        (
+            "ro2o/walker2d-medium-v2",
+            {
+                "ood_weight": 0.1,
+                "policy_smoothing": 1.0,
+                "critic_radius": 0.01,
+                "policy_radius": 0.01,
+                "ood_radius": 0.01,
+                "uncertainty": 1.0,
+                "uncertainty_floor": 0.1,
+                "uncertainty_decay": 5e-7,
+                "online_regularizers": "none",
+            },
+        ),
+        (
+            "ro2o/antmaze-umaze-v2",
+            {
+                "targets": "independent",
+                "policy_bound": "lcb",
+                "lcb_coefficient": -4.0,
+                "cloning": 5.0,
+                "ood_weight": 0.3,
+                "critic_radius": 0.0,
+                "uncertainty_decay": 0.0,
+                "reward_scale": 4.0,
+                "reward_shift": -2.0,
+            },
+        ),
+        (
+            "ro2o/antmaze-large-play-v2",
+            {"policy_bound": "min", "cloning": 1.0, "uncertainty": 2.0, "uncertainty_floor": 1.0},
+        ),
+        # A run of 100,000 updates: the weight falls 25 times as fast as in 2.5 million.
+        ("ro2o/local/hopper-medium-v0", {"uncertainty": 2.0, "uncertainty_decay": 2.5e-5}),
+        ("rlpd/hopper-medium-v2", {"critics": 10, "target_critics": 2, "entropy_backup": True}),
+        (
+            "rlpd/antmaze-large-play-v2",
+            {"target_critics": 1, "entropy_backup": False, "reward_shift": -1.0},
+        ),
+        (
+            "rebrac/hopper-medium-replay-v2",
+            {"actor_penalty": 0.05, "critic_penalty": 0.5, "batch_size": 1024},
+        ),
+        (
+            "rebrac/antmaze-medium-play-v2",
+            {
+                "actor_penalty": 0.001,
+                "critic_penalty": 0.0005,
+                "critic_learning_rate": 5e-5,
+                "discount": 0.999,
+                "reward_scale": 100.0,
+            },
         ),
         ("sac/ant-v5", {"critics": 2, "actor_learning_rate": 3e-4, "target_entropy": None}),
     ],
