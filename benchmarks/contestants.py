@@ -31,32 +31,51 @@ class Contestant:
 
 TITLES = {
     "sac": "SAC",
-    "sac_10": "SAC, ten critics",
+    "sac_10": "SAC, ten critics (SAC-N)",
+    "edac": "EDAC, ten critics",
+    "rorl": "RORL, ten critics, 10 perturbations",
+    "ro2o": "RO2O, ten critics, 20 perturbations",
     "td3": "TD3",
     "td3_bc": "TD3+BC",
     "iql": "IQL",
     "awac": "AWAC",
+    "famo2o_iql": "FamO2O on IQL",
+    "famo2o_awac": "FamO2O on AWAC",
 }
 
 
-def _group(group: str, *peers: tuple[str, str, str]) -> list[Contestant]:
+def _group(group: str, *peers: tuple[str, str, str], limit: bool = True) -> list[Contestant]:
     ours = Contestant(group, "rlalign", "own", "rlalign_agent", group)
-    limit = Contestant(group, "products", "own", "ceiling", group)
     others = [Contestant(group, *peer, group) for peer in peers]
-    return [ours, *others, limit]
+    products = Contestant(group, "products", "own", "ceiling", group)
+    return [ours, *others, *([products] if limit else [])]
+
+
+def _family(base: str) -> list[Contestant]:
+    """FamO2O beside its base alone, which says what the family costs."""
+    group = f"famo2o_{base}"
+    alone = Contestant(group, f"{TITLES[base]} alone", "own", "rlalign_agent", base)
+    return [*_group(group, limit=False), alone]
 
 
 SB3 = ("stable-baselines3", "peers", "sb3")
 SBX = ("sbx", "jax", "sbx")
 D3RLPY = ("d3rlpy", "peers", "d3rlpy")
+SEPARATE = ("separate networks, autograd", "own", "rlalign_separate")
+DOUBLE = ("double backward (CORL's form)", "own", "rlalign_double_backward")
 
 CONTESTANTS: tuple[Contestant, ...] = (
     *_group("sac", SB3, SBX, D3RLPY),
-    *_group("sac_10"),
+    *_group("sac_10", SEPARATE),
+    *_group("edac", DOUBLE),
+    *_group("rorl", SEPARATE),
+    *_group("ro2o", SEPARATE),
     *_group("td3", SB3),
     *_group("td3_bc", D3RLPY),
     *_group("iql", D3RLPY),
     *_group("awac"),
+    *_family("iql"),
+    *_family("awac"),
 )
 
 

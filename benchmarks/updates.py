@@ -19,7 +19,7 @@ from benchmarks.turns import measure
 def main() -> int:
     """Measure, write the results and print the table."""
     command = parser("Gradient updates per second.", rounds=15, seconds=2.0)
-    command.add_argument("--only", default="", help="groups: sac,sac_10,td3,td3_bc,iql,awac")
+    command.add_argument("--only", default="", help="groups, such as sac,ro2o,famo2o_iql")
     options = command.parse_args()
     try:
         measurement = measure(selected(options.only), options)

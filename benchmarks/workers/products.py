@@ -2,7 +2,8 @@
 
 Counted at the least: nothing is computed twice, the loss's gradient reaches only what is trained,
 the first layer of a network gives no input gradient unless an action flows through it, and then
-only for the action's columns.
+only for the action's columns. The gradient of a minimum over critics goes through one critic a row,
+that of a worst perturbation through one perturbation a row.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Pass:
         weights: also the gradient of all weights.
         actions: also the gradient of the input's action columns.
         forward: false where an earlier pass's activations serve.
+        batches: how many batches of 256 rows pass at once.
         every: done on one update in so many.
     """
 
@@ -57,22 +59,24 @@ class Pass:
     weights: bool = False
     actions: bool = False
     forward: bool = True
+    batches: int = 1
     every: int = 1
 
     def products(self) -> Iterator[Product]:
         """Yield the products of this pass, layer by layer."""
         sizes = SIZES[self.network]
         layers = list(pairwise(sizes))
+        rows = BATCH * self.batches
         for number, (inner, outer) in enumerate(layers):
             common = {"members": self.members, "every": self.every}
             if self.forward:
-                yield Product("forward", rows=BATCH, inner=inner, columns=outer, **common)
+                yield Product("forward", rows=rows, inner=inner, columns=outer, **common)
             if self.weights:
-                yield Product("weight", rows=inner, inner=BATCH, columns=outer, **common)
+                yield Product("weight", rows=inner, inner=rows, columns=outer, **common)
             if number > 0 and (self.weights or self.actions):
-                yield Product("input", rows=BATCH, inner=outer, columns=inner, **common)
+                yield Product("input", rows=rows, inner=outer, columns=inner, **common)
             if number == 0 and self.actions:
-                yield Product("input", rows=BATCH, inner=outer, columns=ACTION_SIZE, **common)
+                yield Product("input", rows=rows, inner=outer, columns=ACTION_SIZE, **common)
 
 
 SIZES = {
@@ -81,6 +85,8 @@ SIZES = {
     # mean and log standard deviation, or the action alone
     "gaussian": (OBSERVATION_SIZE, *HIDDEN, 2 * ACTION_SIZE),
     "actor": (OBSERVATION_SIZE, *HIDDEN, ACTION_SIZE),
+    # the chain from a critic's action to its value
+    "action": (ACTION_SIZE, *HIDDEN, 1),
 }
 
 
@@ -91,7 +97,8 @@ def sac(critics: int) -> tuple[Pass, ...]:
         Pass("target critics at s', a'", "critic", critics),
         Pass("critics at s, a, trained", "critic", critics, weights=True),
         Pass("actor at s, trained", "gaussian", weights=True),
-        Pass("critics at s, pi(s), gradient of the action", "critic", critics, actions=True),
+        Pass("critics at s, pi(s)", "critic", critics),
+        Pass("the least critic's gradient of the action", "critic", actions=True, forward=False),
     )
 
 
@@ -129,9 +136,38 @@ def awac() -> tuple[Pass, ...]:
     )
 
 
+def edac(critics: int) -> tuple[Pass, ...]:
+    """Return EDAC's passes: SAC-N's, and the action's gradient trained.
+
+    dQ/da is a chain of products, each of which has two gradients in its turn.
+    """
+    return (
+        *sac(critics),
+        Pass("dQ/da at s, a", "critic", critics, actions=True, forward=False),
+        Pass("dQ/da at s, a, trained", "action", critics, weights=True, forward=False),
+    )
+
+
+def rorl(critics: int, perturbations: int) -> tuple[Pass, ...]:
+    """Return RORL's passes, which are RO2O's offline: SAC-N's, and three terms near the data."""
+    n = perturbations
+    return (
+        *sac(critics),
+        Pass("critics at s^, a, for the worst s^", "critic", critics, batches=n),
+        Pass("critics at the worst s^, a, trained", "critic", critics, weights=True),
+        Pass("actor at s^, for the worst s^", "gaussian", batches=n),
+        Pass("actor at the worst s^, trained", "gaussian", weights=True),
+        Pass("actor at s^, outside the data", "gaussian", batches=n),
+        Pass("critics there, trained", "critic", critics, batches=n, weights=True),
+    )
+
+
 PASSES = {
     "sac": sac(2),
     "sac_10": sac(10),
+    "edac": edac(10),
+    "rorl": rorl(10, 10),
+    "ro2o": rorl(10, 20),
     "td3": td3(),
     "td3_bc": td3(),
     "iql": iql(),

@@ -18,10 +18,15 @@ from rlalign.replay import FixedReplay
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "sac": ("SAC", {}),
     "sac_10": ("SAC", {"critics": 10}),
+    "edac": ("EDAC", {"critics": 10}),
+    "rorl": ("RORL", {"critics": 10, "perturbations": 10}),
+    "ro2o": ("RO2O", {"critics": 10, "perturbations": 20}),
     "td3": ("TD3", {}),
     "td3_bc": ("TD3BC", {}),
     "iql": ("IQL", {}),
     "awac": ("AWAC", {}),
+    "famo2o_iql": ("FamO2OIQL", {}),
+    "famo2o_awac": ("FamO2OAWAC", {}),
 }
 
 
@@ -36,7 +41,7 @@ def replay(job: Job) -> FixedReplay:
     return FixedReplay(table, layout, job.device)
 
 
-def build(job: Job, *, accelerated: bool = True) -> Agent:
+def build(job: Job, *, accelerated: bool = True, **changes: Any) -> Agent:
     """Return the agent with batch and network sizes of the task."""
     name, settings = AGENTS[job.algorithm]
     agent: Agent = getattr(agents, name)(
@@ -47,6 +52,7 @@ def build(job: Job, *, accelerated: bool = True) -> Agent:
         batch_size=BATCH,
         hidden=HIDDEN,
         **settings,
+        **changes,
     )
     return agent
 
