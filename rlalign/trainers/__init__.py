@@ -1,3 +1,67 @@
-"""Trainers that align language models with preferences, on TRL; imported when first used."""
+"""Trainers that align language models with preferences, on TRL; imported when first used.
+
+`rlalign.trainers.losses` needs neither TRL nor transformers.
+"""
 
 from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rlalign.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from rlalign.trainers.base import PreferenceTrainer
+    from rlalign.trainers.dpo import DPOConfig, DPOTrainer
+    from rlalign.trainers.settings import PreferenceConfig
+    from rlalign.trainers.simpo import SimPOConfig, SimPOTrainer
+
+__all__ = [
+    "TRAINERS",
+    "DPOConfig",
+    "DPOTrainer",
+    "PreferenceConfig",
+    "PreferenceTrainer",
+    "SimPOConfig",
+    "SimPOTrainer",
+]
+
+_METHODS = {"dpo": "DPO", "simpo": "SimPO"}
+_HOMES = {
+    "PreferenceConfig": "settings",
+    "PreferenceTrainer": "base",
+    **{f"{name}Config": module for module, name in _METHODS.items()},
+    **{f"{name}Trainer": module for module, name in _METHODS.items()},
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("rlalign"):
+            raise
+        raise MissingPackageError(
+            f"training language models needs the package {error.name}: pip install 'rlalign[llm]'"
+        ) from error
+    return getattr(module, name)
+
+
+class _Trainers(Mapping[str, "tuple[type[PreferenceConfig], type[PreferenceTrainer]]"]):
+    """Config and trainer class of each method, imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> tuple[type[PreferenceConfig], type[PreferenceTrainer]]:
+        method = _METHODS[name]
+        return __getattr__(f"{method}Config"), __getattr__(f"{method}Trainer")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_METHODS)
+
+    def __len__(self) -> int:
+        return len(_METHODS)
+
+
+TRAINERS = _Trainers()

@@ -271,8 +271,9 @@ def test_srpo_gradients_at_initialisation() -> None:
     generative.sum().backward()
     signs = {"chosen": -2, "rejected": 2, "chosen_from_rejected": -2, "rejected_from_chosen": 2}
     for name, sign in signs.items():
-        assert ratios[name].grad is not None
-        assert ratios[name].grad.item() == pytest.approx(sign * beta)
+        gradient = ratios[name].grad
+        assert gradient is not None
+        assert gradient.item() == pytest.approx(sign * beta)
         ratios[name].grad = None
     (move + stay).sum().backward()
     signs = {
@@ -282,8 +283,9 @@ def test_srpo_gradients_at_initialisation() -> None:
         "rejected_from_chosen": 1,
     }
     for name, sign in signs.items():
-        assert ratios[name].grad is not None
-        assert ratios[name].grad.item() == pytest.approx(sign * beta)
+        gradient = ratios[name].grad
+        assert gradient is not None
+        assert gradient.item() == pytest.approx(sign * beta)
 
 
 def test_srpo_is_the_same_for_a_swapped_pair_with_the_opposite_label() -> None:

@@ -1,0 +1,343 @@
+"""What all preference trainers share: a TRL DPO trainer whose loss is a method's own."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import trl
+from datasets import Dataset
+from torch import Tensor
+from transformers.trainer_utils import get_last_checkpoint
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer import add_fused_lm_head
+from trl.trainer.utils import use_adapter
+
+from rlalign.errors import SettingsError
+from rlalign.trainers.interruption import SaveOnSignal
+from rlalign.trainers.ledger import FiniteWatch, Ledger
+from rlalign.trainers.sampling import (
+    Sampler,
+    Tokens,
+    TransformersSampler,
+    VLLMSampler,
+    as_rows,
+    end_tokens,
+    prompts_of,
+)
+from rlalign.trainers.scoring import Scored, score
+from rlalign.trainers.settings import PreferenceConfig
+
+EVALUATION = 1_000_000  # streams of random numbers from here on are those of evaluations
+
+
+class PreferenceTrainer(trl.DPOTrainer):
+    """TRL's `DPOTrainer`, with its arguments and dataset formats, and a loss to override.
+
+    Beyond TRL: a policy that is an object is copied for the reference, so that both agree at the
+    start whatever its name; metrics stay on the device until they are logged; a loss that is not
+    finite stops the run; SIGTERM saves a checkpoint (`interrupted` then tells the signal); the
+    online KL to the reference can be logged.
+
+    A method overrides `method_loss`, and `needs_reference` where it has none.
+
+    Args:
+        model: name or path, a causal language model, or a PEFT model.
+        ref_model: the reference; by default the initial policy. With PEFT the adapter is switched
+            off instead.
+        args: the method's config.
+        kwargs: see `trl.DPOTrainer`; `compute_metrics` is not supported.
+    """
+
+    config_class: ClassVar[type[PreferenceConfig]] = PreferenceConfig
+    needs_reference: ClassVar[bool] = True
+    rows_per_pair: ClassVar[int] = 2
+    # TRL's own loss also reads the distributions' entropy, mean logits and best tokens.
+    uses_trl_loss: ClassVar[bool] = False
+
+    def __init__(self, model: Any, ref_model: Any = None, args: Any = None, **kwargs: Any) -> None:
+        if args is None:
+            name = model if isinstance(model, str) else model.config._name_or_path or "model"
+            args = self.config_class(f"{name.split('/')[-1]}-{self._name}")
+        if kwargs.get("compute_metrics") is not None:
+            raise SettingsError("compute_metrics needs logits, which are never made; use callbacks")
+        self.online_kl_every: int = getattr(args, "online_kl_every", 0)
+        self._ledgers = {"train": Ledger(), "eval": Ledger()}
+        self._watch = FiniteWatch()
+        self._sampler: Sampler | None = None
+        without_reference = not self.needs_reference and self.online_kl_every == 0
+        if without_reference and ref_model is not None:
+            raise SettingsError(f"{self._name} has no reference model; leave ref_model out")
+        if ref_model is None and not without_reference:
+            ref_model = self._copied_reference(model, args, kwargs.get("peft_config"))
+        with _loading_no_reference(args) if without_reference else contextlib.nullcontext():
+            self._prepares_reference = not without_reference
+            super().__init__(model, ref_model, args, **kwargs)
+        self.precompute_ref_logps = args.precompute_ref_log_probs
+        if self.ref_model is not None:
+            self.ref_model.requires_grad_(False)
+        self._check_reference()
+        if not self.uses_trl_loss:
+            plain = self.model.get_base_model() if _is_peft(self.model) else self.model
+            add_fused_lm_head(plain)
+        self._stopper = SaveOnSignal()
+        self.add_callback(self._stopper)
+
+    # The method's part.
+
+    def method_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """Return the scalar loss of a collated batch; metrics go to `record`."""
+        raise NotImplementedError
+
+    # What methods use.
+
+    @property
+    def mode(self) -> str:
+        """`"train"` or `"eval"`."""
+        return "train" if self.model.training else "eval"
+
+    @property
+    def interrupted(self) -> int | None:
+        """The signal that ended the last `train`, or None."""
+        return self._stopper.received
+
+    def record(self, metrics: dict[str, Tensor]) -> None:
+        """Keep the mean of each metric for the next log, on the device."""
+        self._ledgers[self.mode].add(metrics)
+
+    def policy_scores(self, model: Any, inputs: dict[str, Tensor]) -> Scored:
+        """Score a batch's completions by the policy, with gradient."""
+        scored = score(model, inputs, router=self.aux_loss_enabled)
+        if self.mode == "train":
+            tokens = inputs["attention_mask"].sum()
+            self._tokens_seen = tokens + getattr(self, "_tokens_seen", 0)
+        return scored
+
+    def reference_scores(self, inputs: dict[str, Tensor]) -> Scored:
+        """Score a batch's completions by the reference: its model, or the policy's adapter off."""
+        with (
+            torch.no_grad(),
+            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
+        ):
+            if self.ref_model is not None:
+                return score(self.ref_model, inputs)
+            unwrapped = self.accelerator.unwrap_model(self.model)
+            frozen = "ref" if "ref" in unwrapped.peft_config else None
+            with use_adapter(unwrapped, adapter_name=frozen):
+                return score(self.model, inputs)
+
+    def pair_references(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the reference's log-probabilities [B] of chosen and rejected completions."""
+        if self.precompute_ref_logps:
+            return inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
+        chosen, rejected = self.reference_scores(inputs).sums.chunk(2)
+        return chosen, rejected
+
+    def record_pairs(self, *, chosen: Tensor, rejected: Tensor, scored: Scored) -> None:
+        """Record the metrics of pairs under TRL's names.
+
+        Args:
+            chosen: [B], rewards of the chosen completions.
+            rejected: [B].
+            scored: of the pairs, chosen rows first.
+        """
+        log_w, log_l = scored.sums.chunk(2)
+        lengths_w, lengths_l = scored.mask.sum(1).chunk(2)
+        self.record(
+            {
+                "rewards/chosen": chosen,
+                "rewards/rejected": rejected,
+                "rewards/accuracies": (chosen > rejected).float(),
+                "rewards/margins": chosen - rejected,
+                "logps/chosen": log_w,
+                "logps/rejected": log_l,
+                "lengths/chosen": lengths_w,
+                "lengths/rejected": lengths_l,
+            }
+        )
+
+    def with_router_loss(self, loss: Tensor, scored: Scored) -> Tensor:
+        """Add the load-balancing loss of a mixture of experts, where the model has one."""
+        if scored.router_loss is None:
+            return loss
+        self.record({"aux_loss": scored.router_loss})
+        return loss + self.router_aux_loss_coef * scored.router_loss
+
+    # Samples of the policy.
+
+    def draw(self, prompts: Tokens, *, count: int = 1, stream: int = 0) -> dict[str, Tensor]:
+        """Draw completions from the policy: `count` for each prompt, one prompt after the other.
+
+        The random numbers depend on seed, step, process and stream alone, and those of training
+        stay as they are: a run that samples trains on the same batches as one that does not, and a
+        resumed run draws what it would have drawn.
+
+        Args:
+            prompts: token ids.
+            count: completions of each.
+            stream: tells draws within one step apart.
+
+        Returns:
+            Rows as the collators make them, [prompts * count, length].
+        """
+        sampler = self._make_sampler() if self._sampler is None else self._sampler
+        self._sampler = sampler
+        repeated = [prompt for prompt in prompts for _ in range(count)]
+        words = (self.args.seed, self.state.global_step, self.accelerator.process_index, stream)
+        seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+        step = self.state.global_step
+        completions = sampler.draw(self.model_wrapped, repeated, seed=seed, step=step)
+        return as_rows(
+            repeated,
+            completions,
+            pad=self._tokenizer.pad_token_id,
+            device=self.accelerator.device,
+        )
+
+    def prompts(self, inputs: dict[str, Tensor]) -> Tokens:
+        """Return the prompts of a collated batch, one for each pair."""
+        return prompts_of(inputs, inputs["input_ids"].shape[0] // self.rows_per_pair)
+
+    def record_samples(self, rows: dict[str, Tensor], *, ratio: Tensor) -> None:
+        """Record the online KL, E_pi[ log pi(y|x) - log ref(y|x) ], of completions from the policy.
+
+        Args:
+            rows: the samples.
+            ratio: [rows], their summed log-ratios.
+        """
+        lengths = rows["completion_mask"].sum(1)
+        last = rows["attention_mask"].sum(1, keepdim=True) - 1
+        final = rows["input_ids"].gather(1, last).squeeze(1)
+        ends = torch.tensor(sorted(self._ends), device=final.device)
+        self.record(
+            {
+                "online_kl": ratio,
+                "samples/length": lengths,
+                "samples/unfinished": (~torch.isin(final, ends)).float(),
+            }
+        )
+
+    def measure_online_kl(self, inputs: dict[str, Tensor], stream: int) -> None:
+        """Draw one completion for each of a batch's prompts and record the KL."""
+        rows = self.draw(self.prompts(inputs), stream=stream)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            ratio = score(self.model_wrapped, rows).sums - self.reference_scores(rows).sums
+        self.record_samples(rows, ratio=ratio)
+
+    # TRL's and transformers' hooks.
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """Fetch the micro-batches of an optimiser step; sample from their prompts if it is due."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.before_step([self._prepare_inputs(batch) for batch in batches])
+        return batches, items
+
+    def before_step(self, batches: list[dict[str, Tensor]]) -> None:
+        """Do what is due before an optimiser step on these micro-batches."""
+        if self.online_kl_every and self.state.global_step % self.online_kl_every == 0:
+            self.model.train()  # the mode under which metrics are recorded
+            for stream, batch in enumerate(batches):
+                self.measure_online_kl(batch, stream)
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Tensor:
+        if return_outputs:
+            raise SettingsError("predict needs logits, which are never made; use evaluate")
+        loss = self.method_loss(model, inputs)
+        if self.mode == "train":
+            self._watch.see(loss, self.state.global_step + 1)
+        elif self.online_kl_every:
+            self.measure_online_kl(inputs, EVALUATION + self._ledgers["eval"].count("online_kl"))
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log TRL's metrics and ours; raise TrainingError if a loss was not finite."""
+        self._check_finite()
+        mode = self.mode
+        for name, value in self._ledgers[mode].flush(self.accelerator).items():
+            self._metrics[mode][name] = [value]
+        if mode == "train" and hasattr(self, "_tokens_seen"):
+            total = self.accelerator.gather(self._tokens_seen).sum().item()
+            self._metrics[mode]["num_tokens"] = [total]
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._check_finite()  # what is saved is good
+        super()._save_checkpoint(model, trial)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, see `transformers.Trainer.train`; give the signals back however it ends."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self._stopper.release()
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        if not self._prepares_reference:
+            return dataset
+        return super()._precompute_ref_logps(dataset, name, batch_size)
+
+    # Internals.
+
+    def _check_finite(self) -> None:
+        self._watch.check(self._name, get_last_checkpoint(self.args.output_dir))
+
+    @staticmethod
+    def _copied_reference(model: Any, args: Any, peft_config: Any) -> Any:
+        """Copy a policy that is an object, unless the reference comes from elsewhere.
+
+        TRL would load it anew by its name. An object may have none, or one whose files hold other
+        weights: a copy agrees with the policy for certain. Sharded parameters cannot be copied.
+        """
+        sharded = args.deepspeed_plugin is not None and args.deepspeed_plugin.zero_stage == 3
+        if isinstance(model, str) or _is_peft(model) or peft_config is not None or sharded:
+            return None
+        return None if args.precompute_ref_log_probs else copy.deepcopy(model)
+
+    def _check_reference(self) -> None:
+        samples = getattr(self.args, "samples_in_training", False)
+        if samples and self.ref_model is None and not _is_peft(self.model):
+            raise SettingsError(
+                "sampling in training needs the reference at hand: set precompute_ref_log_probs "
+                "to false or train an adapter"
+            )
+
+    def _make_sampler(self) -> Sampler:
+        plain = self.accelerator.unwrap_model(self.model)
+        self._ends = end_tokens(plain, self._tokenizer)
+        if self.args.use_vllm:
+            return VLLMSampler(self.model, self.accelerator, self._tokenizer, self.args, self._ends)
+        return TransformersSampler(
+            self.accelerator,
+            self._tokenizer,
+            ends=self._ends,
+            max_new_tokens=self.args.max_new_tokens,
+            batch_size=self.args.generation_batch_size,
+            checkpointing=self.args.gradient_checkpointing_kwargs,
+        )
+
+
+@contextlib.contextmanager
+def _loading_no_reference(args: Any) -> Iterator[None]:
+    """Let TRL's constructor believe that the reference was computed beforehand.
+
+    It then holds none. `_precompute_ref_logps` does nothing meanwhile. Under FSDP it still loads a
+    reference and drops it at the end of the constructor.
+    """
+    before = args.precompute_ref_log_probs
+    args.precompute_ref_log_probs = True
+    try:
+        yield
+    finally:
+        args.precompute_ref_log_probs = before
+
+
+def _is_peft(model: Any) -> bool:
+    from accelerate.utils import is_peft_model
+
+    return bool(is_peft_model(model))
