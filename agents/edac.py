@@ -87,7 +87,7 @@ class EDAC(SACN):
     settings: EDACSettings
 
     def critic_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
-        """sum_i mean (Q_i(s, a) - y)^2 + eta ES (equation 5), ES the `gradient_similarity`."""
+        """sum_i mean (Q_i(s, a) - y)^2 + eta ES, ES the `gradient_similarity`."""
         eta = self.settings.diversity
         if eta == 0:
             return super().critic_loss(nets, batch)

@@ -63,7 +63,7 @@ def worst(penalty: Tensor, candidates: Tensor) -> Tensor:
 def asymmetric_change(change: Tensor, asymmetry: float) -> Tensor:
     """Mean over members of the squared change of their values under a perturbation, [...].
 
-    Rises weigh 1 - asymmetry and falls asymmetry (RORL, arXiv 2206.02829, equation 4).
+    Rises weigh 1 - asymmetry and falls asymmetry (RORL, arXiv 2206.02829).
 
     Args:
         change: Q_i(perturbed s, a) - Q_i(s, a), [member, ...].

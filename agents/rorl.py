@@ -128,7 +128,7 @@ class RORL(SACN):
     def critic_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """SAC-N's loss + eta_1 L_smooth + eta_2 L_ood; a sum over critics, and two means.
 
-        L_ood (equation 7) is `uncertainty_penalty` at perturbed states and the policy's actions.
+        L_ood is the `uncertainty_penalty` at perturbed states and the policy's actions.
         Its pass is the same as that at the data.
         """
         s = self.settings
@@ -164,7 +164,7 @@ class RORL(SACN):
     def critic_roughness(self, nets: Networks, batch: Batch, values: Tensor) -> Tensor:
         """mean over s of max over s^ of mean_i (1 - tau) [Q_i(s^, a) - Q_i(s, a)]_+^2 + tau []_-^2.
 
-        Equation 4; the gradient flows into Q(s^, a) and Q(s, a) alike.
+        The gradient flows into Q(s^, a) and Q(s, a) alike.
 
         Args:
             values: Q_i(s, a), [member, batch].
@@ -182,7 +182,7 @@ class RORL(SACN):
     # The actor.
 
     def actor_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
-        """SAC-N's loss + eta_3 mean over s of max over s^ of D_J(pi(.|s) || pi(.|s^)), eq. 8."""
+        """SAC-N's loss + eta_3 mean over s of max over s^ of D_J(pi(.|s) || pi(.|s^))."""
         if not self.uses("policy_smoothing"):
             return super().actor_loss(nets, batch)
         policy = nets.actor(batch.observations)
