@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from rlalign.report import curves
 from rlalign.report.groups import Group, by_task
-from rlalign.report.runs import Collection
+from rlalign.report.online import measures
+from rlalign.report.runs import Collection, Run
 from rlalign.report.tables import (
     Table,
     aggregate_table,
@@ -20,8 +21,8 @@ from rlalign.report.tables import (
 EXPLANATION = (
     "Scores are {what}, means over seeds ± one standard error. IQM is the interquartile mean (with "
     "fewer than four seeds it is the mean). Intervals are 95 % percentile bootstraps over seeds; "
-    "bands around curves likewise. The lowest early score is the worst evaluation in the first "
-    "20 000 environment steps; the area under the online curve is divided by its length."
+    "bands around curves likewise. The dip is the lowest evaluation in the first 20 000 steps "
+    "online; the area is the mean score over the online phase, by the trapezoidal rule."
 )
 
 
@@ -82,11 +83,15 @@ def _section(task: str, groups: Sequence[Group], labels: Sequence[str]) -> Secti
         dark=curves.draw(groups, labels, "dark"),
         tables=tuple(table for table in tables if table is not None),
         runs=tuple(
-            f"{group.label}, seed {run.seed}: {run.final:.1f} ({run.path})"
+            f"{group.label}, seed {run.seed}: {_figures(run)} ({run.path})"
             for group in groups
             for run in group.runs
         ),
     )
+
+
+def _figures(run: Run) -> str:
+    return ", ".join(f"{name} {value:.1f}" for name, value in measures(run).items())
 
 
 def _versions(groups: Sequence[Group]) -> tuple[str, ...]:

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.integrate import trapezoid
 
-from rlalign.report.runs import Curve, Run
+from rlalign.report.online import lowest_early, measures, online_area
+from rlalign.report.runs import Run
 from rlalign.report.statistics import Estimate, estimate
-
-DIP_STEPS = 20_000
 
 
 @dataclass(frozen=True)
@@ -53,11 +51,11 @@ class Group:
 
     def lowest_early_online(self) -> Estimate:
         """The lowest score within the first 20 000 online steps: how deep the switch dips."""
-        return self._over_seeds(lambda run: _lowest(run.online))
+        return self._over_seeds(lowest_early)
 
     def online_area(self) -> Estimate:
-        """Area under the online curve divided by its length: the mean score while learning."""
-        return self._over_seeds(_area)
+        """The mean score while learning online: the curve's area divided by its length."""
+        return self._over_seeds(online_area)
 
     def curve(self, phase: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Steps [points] and scores [seeds, points] where all seeds were evaluated."""
@@ -78,7 +76,10 @@ class Group:
             "normalized": first.normalized,
             "behaviour": self.behaviour,
             "final": self.final().to_dict(),
-            "runs": [{"path": str(run.path), "seed": run.seed} for run in self.runs],
+            "runs": [
+                {"path": str(run.path), "seed": run.seed, "measures": measures(run)}
+                for run in self.runs
+            ],
             "configuration": first.configuration,
         }
         if self.has_offline:
@@ -145,19 +146,3 @@ def _flat(configuration: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _lowest(curve: Curve) -> float:
-    early = curve.scores[curve.steps <= DIP_STEPS]
-    return float(early.min() if len(early) else curve.scores[0])
-
-
-def _area(run: Run) -> float:
-    steps, scores = run.online.steps, run.online.scores
-    if steps[0] > 0 and len(run.offline):
-        # The online phase starts from where the offline one ended.
-        steps = np.concatenate([[0], steps])
-        scores = np.concatenate([[run.offline.final], scores])
-    if len(steps) == 1:
-        return float(scores[0])
-    return float(trapezoid(scores, steps) / (steps[-1] - steps[0]))

@@ -41,14 +41,15 @@ def scores_table(groups: Sequence[Group]) -> Table:
 
 
 def online_table(groups: Sequence[Group]) -> Table | None:
-    """How the online phase went; None where there is none."""
+    """How going online went; None where no run did."""
     columns = (
         "agent",
-        "offline end",
-        "lowest, first 20k steps",
-        "online end",
+        "seeds",
+        "offline",
+        "dip, first 20k steps",
+        "online",
         "95 % interval",
-        "area under curve",
+        "area",
     )
     rows = []
     for group in groups:
@@ -58,6 +59,7 @@ def online_table(groups: Sequence[Group]) -> Table | None:
         rows.append(
             (
                 group.label,
+                str(final.count),
                 mean_and_error(group.offline_final()) if group.has_offline else "–",
                 mean_and_error(group.lowest_early_online()),
                 mean_and_error(final),

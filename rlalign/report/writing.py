@@ -85,14 +85,24 @@ def _stages(run: Run) -> dict[str, float]:
 
 
 def _summary(groups: Sequence[Group], notes: Sequence[str]) -> str:
-    rows = [("task", "agent", "seeds", "behaviour", "offline", "online")]
+    """What the terminal shows: a line a group, with the online phase's columns if there is one."""
+    online = any(group.has_online for group in groups)
+    columns = ["task", "agent", "seeds", "behaviour", "offline"]
+    rows: list[tuple[str, ...]] = [(*columns, *(("dip", "online", "area") if online else ()))]
     for group in groups:
         offline = mean_and_error(group.offline_final()) if group.has_offline else "–"
-        online = mean_and_error(group.final()) if group.has_online else "–"
-        seeds = str(len(group.runs))
-        rows.append((group.task, group.label, seeds, number(group.behaviour), offline, online))
+        row = (group.task, group.label, str(len(group.runs)), number(group.behaviour), offline)
+        rows.append((*row, *(_online_cells(group) if online else ())))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+
+
+def _online_cells(group: Group) -> tuple[str, str, str]:
+    if not group.has_online:
+        return "–", "–", "–"
+    found = (group.lowest_early_online(), group.final(), group.online_area())
+    dip, final, area = map(mean_and_error, found)
+    return dip, final, area
