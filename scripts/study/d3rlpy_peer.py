@@ -1,4 +1,4 @@
-"""d3rlpy's IQL and TD3+BC on the very file that our agents learn from, evaluated as ours are."""
+"""d3rlpy's agents on the very file that our agents learn from, evaluated as ours are."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Exported:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("algorithm", choices=["iql", "td3_bc"])
+    parser.add_argument("algorithm", choices=["iql", "td3_bc", "cql", "rebrac"])
     parser.add_argument("dataset")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)

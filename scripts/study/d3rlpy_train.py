@@ -4,16 +4,57 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import d3rlpy
 import h5py
 import torch
+from d3rlpy.models import VectorEncoderFactory
 from d3rlpy.preprocessing import ReturnBasedRewardScaler, StandardObservationScaler
+
+
+def iql() -> Any:
+    """As our recipe: rewards times 1000 / (best - worst return), observations as they are."""
+    return d3rlpy.algos.IQLConfig(reward_scaler=ReturnBasedRewardScaler(multiplier=1000.0))
+
+
+def td3_bc() -> Any:
+    """d3rlpy's defaults are the paper's."""
+    return d3rlpy.algos.TD3PlusBCConfig(observation_scaler=StandardObservationScaler())
+
+
+def cql() -> Any:
+    """A fixed weight of 10, four actions a proposal; the threshold is out of reach."""
+    return d3rlpy.algos.CQLConfig(
+        observation_scaler=StandardObservationScaler(),
+        actor_learning_rate=3e-5,
+        temp_learning_rate=3e-5,
+        alpha_learning_rate=0.0,
+        initial_alpha=1.0,
+        conservative_weight=10.0,
+        n_action_samples=4,
+    )
+
+
+def rebrac() -> Any:
+    """Our local recipe's rates and penalties, two layers of 256, a normalised critic."""
+    return d3rlpy.algos.ReBRACConfig(
+        batch_size=256,
+        actor_learning_rate=3e-4,
+        critic_learning_rate=3e-4,
+        actor_beta=0.05,
+        critic_beta=0.5,
+        actor_encoder_factory=VectorEncoderFactory([256, 256]),
+        critic_encoder_factory=VectorEncoderFactory([256, 256], use_layer_norm=True),
+    )
+
+
+CONFIGURATIONS = {"iql": iql, "td3_bc": td3_bc, "cql": cql, "rebrac": rebrac}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("algorithm", choices=["iql", "td3_bc"])
+    parser.add_argument("algorithm", choices=sorted(CONFIGURATIONS))
     parser.add_argument("file", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, required=True)
@@ -30,11 +71,7 @@ def main() -> None:
             terminals=file["terminals"][()],
             timeouts=file["timeouts"][()],
         )
-    if options.algorithm == "iql":
-        # As our recipe: rewards times 1000 / (best - worst return), observations as they are.
-        config = d3rlpy.algos.IQLConfig(reward_scaler=ReturnBasedRewardScaler(multiplier=1000.0))
-    else:
-        config = d3rlpy.algos.TD3PlusBCConfig(observation_scaler=StandardObservationScaler())
+    config = CONFIGURATIONS[options.algorithm]()
     algorithm = config.create(device="cpu:0")
     options.out.mkdir(parents=True, exist_ok=True)
 

@@ -23,6 +23,44 @@ FINE_TUNED = "hopper-medium-replay-v0"
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What a run of the comparison does less of than its recipe, so that it ends in an hour."""
+
+    seeds: int = 3
+    overrides: tuple[str, ...] = ()
+
+
+# Two layers of 256 for all; where critics are many, or are asked about many actions or perturbed
+# states, fewer of those.
+NARROW = "settings.hidden=[256,256]"
+ENSEMBLE = (NARROW, "settings.critics=10")
+COMPARED_DATASETS = ("hopper-medium-replay-v0", "walker2d-medium-v0")
+COMPARED = {
+    "iql": Cut(),
+    "awac": Cut(overrides=(NARROW,)),
+    "td3_bc": Cut(),
+    "famo2o_iql": Cut(),
+    "famo2o_awac": Cut(overrides=(NARROW,)),
+    "rebrac": Cut(overrides=(NARROW, "settings.batch_size=256")),
+    "cql": Cut(overrides=(NARROW, "settings.action_samples=4")),
+    "cal_ql": Cut(overrides=(NARROW, "settings.action_samples=4")),
+    "famo2o_cql": Cut(overrides=(NARROW, "settings.action_samples=4")),
+    "sac_n": Cut(seeds=2, overrides=ENSEMBLE),
+    "edac": Cut(seeds=2, overrides=ENSEMBLE),
+    "rorl": Cut(seeds=2, overrides=(*ENSEMBLE, "settings.perturbations=2")),
+    "ro2o": Cut(seeds=2, overrides=(*ENSEMBLE, "settings.perturbations=2")),
+    "rlpd": Cut(
+        seeds=2,
+        overrides=("online.updates_per_step=4", "settings.updates_per_actor_update=4"),
+    ),
+}
+BESIDE_D3RLPY = {
+    "cql": (NARROW, "settings.action_samples=4", "settings.cql_weight=10"),
+    "rebrac": (NARROW,),
+}
+
+
+@dataclass(frozen=True)
 class Piece:
     """One run: which program trains it, with which arguments, and where it goes.
 
@@ -51,21 +89,36 @@ def pieces() -> Iterator[Piece]:
         yield from _offline(seed)
         yield from _fine_tuned(seed)
         yield from _online(seed)
+    for seed in SEEDS:
+        yield from _cloning(seed)
+    for seed in SEEDS:
+        yield from _comparison(seed)
+    for seed in SEEDS:
+        yield from _conservative(seed)
 
 
 def _offline(seed: int) -> Iterator[Piece]:
     for dataset in OFFLINE_DATASETS:
-        for agent in ("iql", "awac", "td3_bc", "bc"):
-            arguments = (
-                f"{agent}/local/{dataset}",
-                f"seed={seed}",
-                f"offline.steps={OFFLINE_UPDATES}",
-                *EVALUATE,
-            )
-            yield Piece("rlalign", "offline", f"{agent}-{dataset}", seed, arguments)
+        for agent in ("iql", "awac", "td3_bc"):
+            yield _offline_piece(agent, dataset, seed)
     for dataset in PEER_DATASETS:
         for agent in ("iql", "td3_bc"):
             yield Piece("d3rlpy", "offline", f"d3rlpy-{agent}-{dataset}", seed, (agent, dataset))
+
+
+def _cloning(seed: int) -> Iterator[Piece]:
+    for dataset in OFFLINE_DATASETS:
+        yield _offline_piece("bc", dataset, seed)
+
+
+def _offline_piece(agent: str, dataset: str, seed: int) -> Piece:
+    arguments = (
+        f"{agent}/local/{dataset}",
+        f"seed={seed}",
+        f"offline.steps={OFFLINE_UPDATES}",
+        *EVALUATE,
+    )
+    return Piece("rlalign", "offline", f"{agent}-{dataset}", seed, arguments)
 
 
 def _fine_tuned(seed: int) -> Iterator[Piece]:
@@ -88,3 +141,38 @@ def _online(seed: int) -> Iterator[Piece]:
         arguments = (recipe, f"seed={seed}", f"online.steps={ONLINE_STEPS}", *EVALUATE)
         yield Piece("rlalign", "online", f"sac-{task}", seed, arguments)
         yield Piece("sb3", "online", f"sb3-sac-{task}", seed, ("sac", task))
+
+
+def _comparison(seed: int) -> Iterator[Piece]:
+    """All agents from the same data into the same environment, seen every 2,500 steps."""
+    for dataset in COMPARED_DATASETS:
+        for agent, cut in COMPARED.items():
+            if seed >= cut.seeds:
+                continue
+            offline = () if agent == "rlpd" else ("offline.steps=30000",)
+            arguments = (
+                f"{agent}/local/{dataset}",
+                f"seed={seed}",
+                *offline,
+                "online.steps=20000",
+                "evaluation.every=2500",
+                "evaluation.episodes=10",
+                "logging.tensorboard=false",
+                *cut.overrides,
+            )
+            yield Piece("rlalign", "comparison", f"{agent}-{dataset}", seed, arguments)
+
+
+def _conservative(seed: int) -> Iterator[Piece]:
+    """CQL and ReBRAC beside d3rlpy's, with the settings that both can be given."""
+    dataset = FINE_TUNED
+    for agent, overrides in BESIDE_D3RLPY.items():
+        arguments = (
+            f"{agent}/local/{dataset}",
+            f"seed={seed}",
+            f"offline.steps={OFFLINE_UPDATES}",
+            *EVALUATE,
+            *overrides,
+        )
+        yield Piece("rlalign", "conservative", f"{agent}-{dataset}", seed, arguments)
+        yield Piece("d3rlpy", "conservative", f"d3rlpy-{agent}-{dataset}", seed, (agent, dataset))

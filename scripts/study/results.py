@@ -21,7 +21,14 @@ from scripts.study.plan import OFFLINE_UPDATES, ONLINE_STEPS, SEEDS, pieces
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "results.md"
 PICTURES = ROOT / "docs" / "results"
-PEERS = {"d3rlpy-iql": "iql", "d3rlpy-td3_bc": "td3_bc", "sb3-sac": "sac"}
+PEERS = {
+    "d3rlpy-iql": "iql",
+    "d3rlpy-td3_bc": "td3_bc",
+    "d3rlpy-cql": "cql",
+    "d3rlpy-rebrac": "rebrac",
+    "sb3-sac": "sac",
+}
+EXPERIMENTS = ("offline", "offline-to-online", "online", "comparison", "conservative")
 INTRODUCTION = f"""# Results
 
 What the agents reach on this machine's own datasets, and the peers on the very same files, updates
@@ -86,7 +93,7 @@ def main() -> None:
     runs = parser.parse_args().runs
     parts = [INTRODUCTION]
     shutil.rmtree(PICTURES, ignore_errors=True)
-    for experiment in ("offline", "offline-to-online", "online"):
+    for experiment in EXPERIMENTS:
         folder = runs / experiment
         if not folder.is_dir():
             continue
