@@ -14,6 +14,7 @@ from rlalign.errors import MissingPackageError
 if TYPE_CHECKING:
     from rlalign.trainers.base import PreferenceTrainer
     from rlalign.trainers.dpo import DPOConfig, DPOTrainer
+    from rlalign.trainers.hypo import HyPOConfig, HyPOTrainer
     from rlalign.trainers.settings import PreferenceConfig
     from rlalign.trainers.simpo import SimPOConfig, SimPOTrainer
 
@@ -21,13 +22,15 @@ __all__ = [
     "TRAINERS",
     "DPOConfig",
     "DPOTrainer",
+    "HyPOConfig",
+    "HyPOTrainer",
     "PreferenceConfig",
     "PreferenceTrainer",
     "SimPOConfig",
     "SimPOTrainer",
 ]
 
-_METHODS = {"dpo": "DPO", "simpo": "SimPO"}
+_METHODS = {"dpo": "DPO", "simpo": "SimPO", "hypo": "HyPO"}
 _HOMES = {
     "PreferenceConfig": "settings",
     "PreferenceTrainer": "base",

@@ -186,6 +186,7 @@ class PreferenceTrainer(trl.DPOTrainer):
         """
         sampler = self._make_sampler() if self._sampler is None else self._sampler
         self._sampler = sampler
+        self._check_room(prompts)
         repeated = [prompt for prompt in prompts for _ in range(count)]
         words = (self.args.seed, self.state.global_step, self.accelerator.process_index, stream)
         seed = int(np.random.SeedSequence(words).generate_state(1)[0])
@@ -212,7 +213,7 @@ class PreferenceTrainer(trl.DPOTrainer):
         lengths = rows["completion_mask"].sum(1)
         last = rows["attention_mask"].sum(1, keepdim=True) - 1
         final = rows["input_ids"].gather(1, last).squeeze(1)
-        ends = torch.tensor(sorted(self._ends), device=final.device)
+        ends = torch.tensor(sorted(self._ends()), device=final.device)
         self.record(
             {
                 "online_kl": ratio,
@@ -307,15 +308,27 @@ class PreferenceTrainer(trl.DPOTrainer):
                 "to false or train an adapter"
             )
 
+    def _check_room(self, prompts: Tokens) -> None:
+        room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        longest, new = max(len(prompt) for prompt in prompts), self.args.max_new_tokens
+        if room is not None and longest + new > room:
+            raise SettingsError(
+                f"max_new_tokens {new} after a prompt of {longest} tokens exceeds the model's "
+                f"{room} positions; lower max_new_tokens or leave out longer prompts"
+            )
+
+    def _ends(self) -> set[int]:
+        return end_tokens(self.accelerator.unwrap_model(self.model), self._tokenizer)
+
     def _make_sampler(self) -> Sampler:
-        plain = self.accelerator.unwrap_model(self.model)
-        self._ends = end_tokens(plain, self._tokenizer)
         if self.args.use_vllm:
-            return VLLMSampler(self.model, self.accelerator, self._tokenizer, self.args, self._ends)
+            return VLLMSampler(
+                self.model, self.accelerator, self._tokenizer, self.args, self._ends()
+            )
         return TransformersSampler(
             self.accelerator,
             self._tokenizer,
-            ends=self._ends,
+            ends=self._ends(),
             max_new_tokens=self.args.max_new_tokens,
             batch_size=self.args.generation_batch_size,
             checkpointing=self.args.gradient_checkpointing_kwargs,
