@@ -259,7 +259,7 @@ def test_a_saved_agent_s_penalty_goes_on_falling(tmp_path: Path) -> None:
     whole.begin_online()
     whole.update(replay, 30)
     whole.save(tmp_path / "agent")
-    rest = AGENTS["rebrac"].load(tmp_path / "agent")
+    rest: Any = AGENTS["rebrac"].load(tmp_path / "agent")
     rest.begin_online()  # as a phase that is made again does
     assert float(rest.penalty_weight) == pytest.approx(0.15)
     for agent in (whole, rest):
@@ -281,8 +281,9 @@ def test_the_fall_begins_anew_with_fresh_optimisers() -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    for name in ("actor_penalty", "critic_penalty"):
-        with pytest.raises(SettingsError, match=name):
-            make("rebrac", **{name: -0.1})
+    for negative in ({"actor_penalty": -0.1}, {"critic_penalty": -0.1}):
+        settings: dict[str, Any] = dict(negative)
+        with pytest.raises(SettingsError, match=next(iter(settings))):
+            make("rebrac", **settings)
     with pytest.raises(SettingsError, match="online_penalty must be in"):
         make("rebrac", online_penalty=1.5)

@@ -329,7 +329,7 @@ def test_a_run_resumed_while_the_weight_falls_goes_on_bit_for_bit(tmp_path: Path
     replay = replay_of(whole)
     whole.update(replay, 30)
     whole.save(tmp_path / "agent")
-    rest = AGENTS["rorl"].load(tmp_path / "agent")
+    rest: Any = AGENTS["rorl"].load(tmp_path / "agent")
     assert rest.uncertainty_weight.item() == pytest.approx(0.6)
     whole.update(replay, 30)
     rest.update(replay, 30)
