@@ -38,6 +38,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("rebrac", {"layer_norm": False, "normalize_critic": False}),
     ("cql", {"lagrange": True, "backup": "max_min", "entropy_backup": True, "clip_max": 5.0}),
     ("cql", {"importance_sampling": False, "backup": "min_max", "action_samples": 3}),
+    ("famo2o_iql", {"balance_every": 1, "clip_balance_actions": True}),
+    ("famo2o_awac", {"balance_entropy": False, "encoding_size": 2, "balance_every": 2}),
+    ("famo2o_cql", {"balance_entropy": True, "layer_norm": False, "next_coefficient": "state"}),
     ("cal_ql", {"lagrange": False, "backup": "sample", "failure_reward": 0.0}),
 ]
 every_agent = pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from rlalign.agents import AGENTS
 from rlalign.errors import SettingsError
+from rlalign.layout import Batch
 from tests.agents.families import AWAC, CQL, IQL, both_phases, disturbed, encode, every_base
 from tests.agents.tiny import again, batch_of, gradients, make, replay_of, weights
+from tests.toy_data import box_spaces
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,35 @@ def test_no_pass_is_made_twice(name: str, online: bool, due: bool, passes: dict)
     nets.actor.trunk.register_forward_hook(count("actor"))
     agent.learner.step(batch_of(agent).rows)
     assert counts == passes
+
+
+@every_base
+def test_accelerated_and_plain_execution_agree_online_too(name: str) -> None:
+    """What the tests of every agent hold it to offline."""
+    results = []
+    for fast in (True, False):
+        agent = AGENTS[name](box_spaces(), seed=3, accelerated=fast, hidden=[16], batch_size=32)
+        start = weights(agent)
+        agent.begin_online()
+        agent.update(replay_of(agent), 60)
+        results.append(weights(agent))
+    for network, begin in start.items():
+        assert (results[0][network] - results[1][network]).abs().max() < 1e-5, network
+        assert (results[1][network] - begin).abs().max() > 1e-3, network
+
+
+@every_base
+def test_the_order_of_a_batch_does_not_matter_online_either(name: str) -> None:
+    agent = disturbed(name, online=True)
+    batch = batch_of(agent)
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
+    noise = {key: value[order] for key, value in batch.noise.items()}
+    shuffled = Batch(batch.rows[order], agent.layout, noise)
+    for update in agent.updates:
+        first, second = (gradients(agent, update.loss, b)[1] for b in (batch, shuffled))
+        for network, gradient in first.items():
+            error = (second[network] - gradient).abs().max()
+            assert error <= 1e-5 * gradient.abs().max(), (update.loss, network)
 
 
 # Acting, and what is kept.
