@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from rlalign.trainers.base import PreferenceTrainer
     from rlalign.trainers.dpo import DPOConfig, DPOTrainer
     from rlalign.trainers.hypo import HyPOConfig, HyPOTrainer
+    from rlalign.trainers.revision import RevisionTemplate
+    from rlalign.trainers.self_revision import self_revise
     from rlalign.trainers.settings import PreferenceConfig
     from rlalign.trainers.simpo import SimPOConfig, SimPOTrainer
+    from rlalign.trainers.srpo import SRPOConfig, SRPOTrainer
 
 __all__ = [
     "TRAINERS",
@@ -26,14 +29,20 @@ __all__ = [
     "HyPOTrainer",
     "PreferenceConfig",
     "PreferenceTrainer",
+    "RevisionTemplate",
+    "SRPOConfig",
+    "SRPOTrainer",
     "SimPOConfig",
     "SimPOTrainer",
+    "self_revise",
 ]
 
-_METHODS = {"dpo": "DPO", "simpo": "SimPO", "hypo": "HyPO"}
+_METHODS = {"dpo": "DPO", "simpo": "SimPO", "hypo": "HyPO", "srpo": "SRPO"}
 _HOMES = {
     "PreferenceConfig": "settings",
     "PreferenceTrainer": "base",
+    "RevisionTemplate": "revision",
+    "self_revise": "self_revision",
     **{f"{name}Config": module for module, name in _METHODS.items()},
     **{f"{name}Trainer": module for module, name in _METHODS.items()},
 }

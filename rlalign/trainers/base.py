@@ -20,15 +20,8 @@ from trl.trainer.utils import use_adapter
 from rlalign.errors import SettingsError
 from rlalign.trainers.interruption import SaveOnSignal
 from rlalign.trainers.ledger import FiniteWatch, Ledger
-from rlalign.trainers.sampling import (
-    Sampler,
-    Tokens,
-    TransformersSampler,
-    VLLMSampler,
-    as_rows,
-    end_tokens,
-    prompts_of,
-)
+from rlalign.trainers.rows import Tokens, as_rows, end_tokens, prompts_of
+from rlalign.trainers.sampling import Sampler, TransformersSampler, VLLMSampler
 from rlalign.trainers.scoring import Scored, score
 from rlalign.trainers.settings import PreferenceConfig
 

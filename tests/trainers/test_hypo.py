@@ -118,8 +118,8 @@ def test_dpo_leaves_the_data_where_hypo_stays() -> None:
         found[weight] = float((policy.exp() * (policy - base)).sum())
         if weight == 0.0:
             assert policy[2].exp() > 0.999  # an answer that no pair contains
-    for weight, (kl, tolerance) in COVERAGE.items():
-        assert found[weight] == pytest.approx(kl, abs=tolerance)
+    for weight, (expected, tolerance) in COVERAGE.items():
+        assert found[weight] == pytest.approx(expected, abs=tolerance)
 
 
 def test_surrogate_over_all_answers_has_the_gradient_of_the_exact_kl() -> None:
