@@ -38,6 +38,18 @@ def subset_minimum(values: Tensor, noise: Tensor, size: int) -> Tensor:
     return values.index_select(0, chosen).amin(0)
 
 
+def shared_directions(noise: Tensor) -> Tensor:
+    """One set of directions for the whole batch, uniform on [-1, 1]: [draw, obs].
+
+    The sum of independent uniform numbers, modulo their interval, is uniform again, and the order
+    of the rows does not matter to it.
+
+    Args:
+        noise: uniform on [-1, 1], [batch, draw, obs].
+    """
+    return torch.remainder(noise.sum(0) + 1.0, 2.0) - 1.0
+
+
 def perturbed(observations: Tensor, directions: Tensor, radius: float) -> Tensor:
     """States in the l-infinity ball around each observation, [batch, draw, obs].
 

@@ -13,6 +13,7 @@ from rlalign.agents.ensemble import (
     asymmetric_change,
     jeffreys_divergence,
     perturbed,
+    shared_directions,
     uncertainty_penalty,
     worst,
 )
@@ -35,6 +36,8 @@ class RORLSettings(SACNSettings):
     Args:
         observation_normalization: the radii's unit; ``"none"`` means raw observations.
         perturbations: n, perturbed states per state and term; their worst counts.
+        shared_perturbations: add one set of n to every state of a batch, as the authors' code does;
+            otherwise each state has its own, with the same expectation and less variance.
         critic_smoothing, critic_radius: weight and radius of the critics' smoothness.
         critic_asymmetry: tau, the weight of a fall of Q under a perturbation; a rise has 1 - tau.
         policy_smoothing, policy_radius: weight and radius of the policy's smoothness.
@@ -46,6 +49,7 @@ class RORLSettings(SACNSettings):
 
     observation_normalization: Literal["none", "standard"] = "standard"
     perturbations: int = 10
+    shared_perturbations: bool = True
     critic_smoothing: float = 1e-4
     critic_radius: float = 0.005
     critic_asymmetry: float = 0.2
@@ -78,8 +82,7 @@ class RORL(SACN):
 
     "Adversarial" perturbations are the worst of n random ones, as in the authors' code. All n are
     tried in one pass without gradients, and only the worst passes with them: the gradient of a
-    maximum is that of the element it chose. Every state has perturbations of its own; the authors'
-    code shares one set over the batch, with the same expectation and more variance.
+    maximum is that of the element it chose.
     """
 
     name = "rorl"
@@ -123,6 +126,13 @@ class RORL(SACN):
         annealed = start - s.uncertainty_decay * steps
         return annealed.clamp(min=s.uncertainty_floor).float()
 
+    def around(self, batch: Batch, term: Term, radius: float) -> Tensor:
+        """Perturbed states of a term, [batch, draw, obs]."""
+        directions = batch.noise[term]
+        if self.settings.shared_perturbations:
+            directions = shared_directions(directions)
+        return perturbed(batch.observations, directions, radius)
+
     # The critics.
 
     def critic_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -156,8 +166,7 @@ class RORL(SACN):
     @torch.no_grad()
     def ood_inputs(self, nets: Networks, batch: Batch) -> Tensor:
         """Perturbed states and the policy's sampled actions there, [batch * draw, obs + act]."""
-        states = perturbed(batch.observations, batch.noise["ood"], self.settings.ood_radius)
-        states = states.flatten(0, 1)
+        states = self.around(batch, "ood", self.settings.ood_radius).flatten(0, 1)
         action = nets.actor.act(states, batch.noise["ood_action"].flatten(0, 1))
         return torch.cat((states, action), dim=-1)
 
@@ -171,7 +180,7 @@ class RORL(SACN):
         """
         s = self.settings
         with torch.no_grad():
-            states = perturbed(batch.observations, batch.noise["critic_smoothing"], s.critic_radius)
+            states = self.around(batch, "critic_smoothing", s.critic_radius)
             actions = batch.actions.unsqueeze(1).expand(-1, s.perturbations, -1)
             moved = nets.critic(states.flatten(0, 1), actions.flatten(0, 1))
             change = moved.unflatten(1, (len(batch), -1)) - values.unsqueeze(-1)
@@ -199,9 +208,7 @@ class RORL(SACN):
         """
         mean, log_std = normal_of(policy)
         with torch.no_grad():
-            states = perturbed(
-                batch.observations, batch.noise["policy_smoothing"], self.settings.policy_radius
-            )
+            states = self.around(batch, "policy_smoothing", self.settings.policy_radius)
             moved = normal_of(nets.actor(states.flatten(0, 1)))
             others = (part.unflatten(0, (len(batch), -1)) for part in moved)
             divergence = jeffreys_divergence(mean.unsqueeze(1), log_std.unsqueeze(1), *others)

@@ -31,6 +31,7 @@ BOUNDS = (-5.0, 2.0)
 STRONG: dict[str, Any] = {
     "critics": 4,
     "perturbations": 5,
+    "shared_perturbations": False,
     "critic_smoothing": 0.7,
     "critic_radius": 0.3,
     "policy_smoothing": 0.4,
@@ -47,6 +48,18 @@ OFF: dict[str, Any] = {"critic_smoothing": 0.0, "policy_smoothing": 0.0, "ood_we
 def moved(batch: Batch, name: str, draw: int, radius: float) -> Tensor:
     """The states of one draw, in double precision."""
     return batch.observations.double() + radius * batch.noise[name][:, draw].double()
+
+
+def shared(batch: Batch) -> Batch:
+    """A batch whose rows all have the noise that one set of perturbations comes to."""
+    terms = ("critic_smoothing", "policy_smoothing", "ood")
+    noise = {
+        name: (value.double().sum(0) + 1).remainder(2).sub(1).float().expand_as(value)
+        if name in terms
+        else value
+        for name, value in batch.noise.items()
+    }
+    return Batch(batch.rows, batch._layout, noise)
 
 
 def regression(naive: Naive, batch: Batch) -> Tensor:
@@ -145,6 +158,22 @@ def test_the_actor_loss_adds_the_largest_divergence_of_the_policy() -> None:
     agree(alone.double(), naive.gradient("actor", smoothness), tolerance=1e-3)
 
 
+@pytest.mark.parametrize("loss", ["critic_loss", "actor_loss"])
+def test_one_set_of_perturbations_may_serve_the_whole_batch(loss: str) -> None:
+    """The same as each row having that very set; and not the same as sets of their own."""
+    alike, own = (
+        disturbed("rorl", **{**STRONG, "shared_perturbations": True}),
+        disturbed("rorl", **STRONG),
+    )
+    same_networks(own, alike)
+    batch = batch_of(alike)
+    found, wanted = gradients(alike, loss, batch), gradients(own, loss, shared(batch))
+    torch.testing.assert_close(found[0], wanted[0])
+    for network, gradient in wanted[1].items():
+        agree(found[1][network], gradient, tolerance=1e-4)
+    assert gradients(own, loss, batch)[0] != found[0]
+
+
 # Limits.
 
 
@@ -213,7 +242,14 @@ def test_a_state_far_above_the_others_does_not_mix_with_them() -> None:
 
 def test_a_linear_critic_is_as_rough_as_its_weights_allow() -> None:
     """RO2O, invariant 16: at most 0.8 (eps |w|_1)^2, and near it with many draws."""
-    agent = make("rorl", hidden=[], critics=2, perturbations=400, critic_radius=0.1)
+    agent = make(
+        "rorl",
+        hidden=[],
+        critics=2,
+        perturbations=400,
+        critic_radius=0.1,
+        shared_perturbations=False,
+    )
     with torch.no_grad():
         weight = agent.learner.nets.critic.trunk.weights[0]
         weight[:] = torch.tensor([0.5, -1.0, 2.0, 0.1, 3.0, 3.0]).view(1, 6, 1)
@@ -225,7 +261,7 @@ def test_a_linear_critic_is_as_rough_as_its_weights_allow() -> None:
 
 def test_a_linear_policy_of_fixed_spread_diverges_by_its_mean_alone() -> None:
     """RO2O, invariant 16: D_J = |W d|^2 / sigma^2."""
-    agent = make("rorl", hidden=[], perturbations=1, policy_radius=0.3)
+    agent = make("rorl", hidden=[], perturbations=1, policy_radius=0.3, shared_perturbations=False)
     trunk = agent.learner.nets.actor.trunk
     with torch.no_grad():
         trunk.weights[0][:, :, 2:] = 0.0
