@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rlalign.report import curves
 from rlalign.report.groups import Group, by_task
 from rlalign.report.online import measures
+from rlalign.report.published import note, published
 from rlalign.report.runs import Collection, Run
 from rlalign.report.tables import (
     Table,
@@ -63,10 +64,11 @@ def make_document(title: str, collection: Collection, groups: Sequence[Group]) -
         )
     elif scales == {False}:
         what = "undiscounted returns"
+    notes = [note()] if any(published(group) for group in groups) else []
     overall = (overview_table(tasks), aggregate_table(tasks))
     return Document(
         title=title,
-        explanation=EXPLANATION.format(what=what),
+        explanation=" ".join([EXPLANATION.format(what=what), *notes]),
         notes=collection.notes,
         tables=tuple(table for table in overall if table is not None),
         sections=tuple(_section(task, members, labels) for task, members in tasks.items()),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rlalign.report.groups import Group
+from rlalign.report.published import published
 from rlalign.report.statistics import Estimate, over_tasks
 
 
@@ -37,7 +38,7 @@ def scores_table(groups: Sequence[Group]) -> Table:
                 interval(final),
             )
         )
-    return Table("Final score", columns, tuple(rows))
+    return _with_published(Table("Final score", columns, tuple(rows)), groups)
 
 
 def online_table(groups: Sequence[Group]) -> Table | None:
@@ -52,9 +53,8 @@ def online_table(groups: Sequence[Group]) -> Table | None:
         "area",
     )
     rows = []
+    groups = [group for group in groups if group.has_online]
     for group in groups:
-        if not group.has_online:
-            continue
         final = group.final()
         rows.append(
             (
@@ -67,7 +67,16 @@ def online_table(groups: Sequence[Group]) -> Table | None:
                 mean_and_error(group.online_area()),
             )
         )
-    return Table("Online phase", columns, tuple(rows)) if rows else None
+    return _with_published(Table("Online phase", columns, tuple(rows)), groups) if rows else None
+
+
+def _with_published(table: Table, groups: Sequence[Group]) -> Table:
+    """The table, with a column of published scores if there are any of its groups, row by row."""
+    found = [published(group) for group in groups]
+    if not any(found):
+        return table
+    rows = [(*row, score or "–") for row, score in zip(table.rows, found, strict=True)]
+    return replace(table, columns=(*table.columns, "published"), rows=tuple(rows))
 
 
 def overview_table(tasks: Mapping[str, Sequence[Group]]) -> Table | None:
