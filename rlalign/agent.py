@@ -171,9 +171,8 @@ class Agent(Interface, ABC):
 
     def _switch(self, *, online: bool) -> None:
         """Note the phase, which losses may read: `online` is constant within one."""
-        graphs = self.learner._graphs
-        if online != self.online and graphs is not None:
-            graphs.clear()
+        if online != self.online:
+            self.learner.recapture()
         self.online = online
 
     # Learning.

@@ -213,6 +213,11 @@ class Learner:
             if self.step_count % target.every == 0:
                 self.flat[name].data.lerp_(self.flat[target.network].data, target.rate)
 
+    def recapture(self) -> None:
+        """Capture graphs anew from the next step on: what losses read besides tensors changed."""
+        if self._graphs is not None:
+            self._graphs.clear()
+
     def draw_noise(self, batch_size: int) -> dict[str, Tensor]:
         """Draw all noise of one batch: one call per kind, split into views by name."""
         drawn: dict[str, Tensor] = {}
