@@ -73,6 +73,8 @@ class TransformersSampler:
             eos_token_id=sorted(ends) or None,
             pad_token_id=self.pad,
             use_cache=True,
+            # Spoilt weights then show in the loss, which names the step, instead of in `multinomial`.
+            remove_invalid_values=True,
         )
 
     def draw(self, model: Any, prompts: Tokens, *, seed: int, step: int) -> Tokens:
