@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlalign.nn.balance import BalancePolicy, PlainTanhGaussian
 from rlalign.nn.policies import TanhGaussianActor
