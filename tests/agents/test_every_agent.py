@@ -43,6 +43,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("famo2o_cql", {"balance_entropy": True, "layer_norm": False, "next_coefficient": "state"}),
     ("cal_ql", {"lagrange": False, "backup": "sample", "failure_reward": 0.0}),
 ]
+# By so much that rounding does not decide which of a state's perturbations is the worst.
+PERTURBED: dict[str, Any] = {"critic_radius": 0.3, "policy_radius": 0.3}
 every_agent = pytest.mark.parametrize(
     ("name", "settings"),
     VARIANTS,
@@ -109,6 +111,8 @@ def test_targets_start_as_copies_and_move_by_their_rate(name: str, settings: dic
 def test_accelerated_and_plain_execution_agree_after_200_updates(name: str, settings: dict) -> None:
     """Widths on both sides of where the products change their form (`fast.NARROW`)."""
     wide = {"hidden": [64, 40], "batch_size": 32, **settings}
+    if name in ("rorl", "ro2o"):
+        wide = {**PERTURBED, **wide}
     agents = [
         AGENTS[name](box_spaces(), seed=3, accelerated=fast, **wide) for fast in (True, False)
     ]
