@@ -99,8 +99,16 @@ class RORL(SACN):
         return s.ood_weight > 0 and s.uncertainty > 0
 
     def uses(self, term: Term) -> bool:
-        """Whether a term counts at present."""
-        return self.has(term)
+        """Whether a term counts at present; the penalty's passes end once lambda has come to 0."""
+        return self.has(term) and not (term == "ood" and self.uncertainty_is_spent)
+
+    @property
+    def uncertainty_is_spent(self) -> bool:
+        """Whether lambda has fallen to a floor of 0, which some datasets have from early on."""
+        s = self.settings
+        if s.uncertainty_floor > 0:
+            return False
+        return self.online or s.uncertainty <= s.uncertainty_decay * self.learner.step_count
 
     @property
     def noise(self) -> Mapping[str, Noise]:

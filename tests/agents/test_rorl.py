@@ -358,6 +358,25 @@ def test_the_weight_is_used_before_it_falls() -> None:
     assert agent.uncertainty_weight.item() == pytest.approx(0.2)
 
 
+def test_once_the_weight_is_zero_the_penalty_is_not_computed() -> None:
+    """Which changes nothing but the time: a penalty of weight 0 is 0."""
+    settings = {"uncertainty": 0.75, "uncertainty_floor": 0.0, "uncertainty_decay": 0.25}
+    agent = disturbed("rorl", **{**STRONG, **settings})
+    batch = batch_of(agent)
+    used = []
+    for _ in range(5):
+        used.append("ood_penalty" in metrics_of(agent, "critic_loss", batch))
+        agent.learner.step(batch.rows)
+    assert used == [True, True, True, False, False]
+    assert agent.uncertainty_weight.item() == pytest.approx(0.0, abs=1e-6)
+    found = gradients(agent, "critic_loss", batch)
+    agent.learner.step_count = 0  # the passes are made again, with the weight of 0
+    assert "ood_penalty" in metrics_of(agent, "critic_loss", batch)
+    wanted = gradients(agent, "critic_loss", batch)
+    torch.testing.assert_close(found[0], wanted[0])
+    agree(found[1]["critic"], wanted[1]["critic"], tolerance=1e-4)
+
+
 def test_a_run_resumed_while_the_weight_falls_goes_on_bit_for_bit(tmp_path: Path) -> None:
     """RO2O, invariant 19."""
     settings = {**STRONG, "uncertainty_decay": 0.01}
