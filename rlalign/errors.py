@@ -37,3 +37,7 @@ class TrainingError(RlalignError):
 
 class MissingPackageError(RlalignError, ImportError):
     """An optional package is needed; the message names the extra that brings it."""
+
+
+class ModelError(RlalignError):
+    """A language model or its tokenizer is missing, damaged, or does not fit."""

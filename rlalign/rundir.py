@@ -26,7 +26,7 @@ from rlalign.provenance import describe_machine
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
 
-    from rlalign.recipe import Recipe
+    from rlalign.recipe import AnyRecipe, Recipe
 
 Status = Literal["running", "finished", "failed", "interrupted"]
 Mark = dict[str, int]
@@ -54,7 +54,7 @@ class RunDirectory:
     def create(
         cls,
         path: str | Path,
-        recipe: Recipe | Mapping[str, Any],
+        recipe: AnyRecipe | Mapping[str, Any],
         command: Sequence[str] | None = None,
         *,
         dataset: Mapping[str, Any] | None = None,
@@ -107,14 +107,21 @@ class RunDirectory:
         for name in ("run.json", "recipe.yaml"):
             if not (path / name).is_file():
                 raise CheckpointError(f"{path}: not a run directory, it has no {name}")
-        return cls(path, _read_json(path / "run.json"))
+        return cls(path, read_json_object(path / "run.json"))
 
     @property
     def recipe(self) -> Recipe:
-        """The resolved recipe; raises `RecipeError` when the file was damaged."""
+        """The resolved recipe of an agent; raises `RecipeError` when the file was damaged."""
         from rlalign.recipe import load_recipe
 
         return load_recipe(self.path / "recipe.yaml")
+
+    @property
+    def any_recipe(self) -> AnyRecipe:
+        """The resolved recipe of an agent or of a trainer."""
+        from rlalign.recipe import load_any_recipe
+
+        return load_any_recipe(self.path / "recipe.yaml")
 
     @property
     def checkpoints(self) -> Path:
@@ -133,7 +140,7 @@ class RunDirectory:
         if self._logger is None:
             from rlalign.trackers import make_logger
 
-            self._logger = make_logger(self.path, self.recipe.to_dict(), self.info["id"])
+            self._logger = make_logger(self.path, self.any_recipe.to_dict(), self.info["id"])
         return self._logger
 
     def describe_dataset(self, dataset: Mapping[str, Any]) -> None:
@@ -165,7 +172,7 @@ class RunDirectory:
     def scores(self) -> dict[str, Any] | None:
         """The final scores, or None before the run has any."""
         path = self.path / "scores.json"
-        return _read_json(path) if path.is_file() else None
+        return read_json_object(path) if path.is_file() else None
 
     def finish(self, status: Status, error: str | None = None) -> None:
         """Record how the run ended and close its files."""
@@ -289,7 +296,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises `CheckpointError` when it holds none."""
     try:
         document = json.loads(path.read_bytes())
     except ValueError:

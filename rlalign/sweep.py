@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlalign.errors import CheckpointError, RecipeError
-from rlalign.recipe import Recipe, load_recipe
+from rlalign.recipe import AnyRecipe, load_any_recipe
 from rlalign.recipe.yaml_files import parse_value
 from rlalign.rundir import RunDirectory
 from rlalign.sweep_engines import Command, Engine
@@ -26,7 +26,7 @@ class Job:
     directory: Path
     recipe_name: str
     overrides: tuple[str, ...]
-    recipe: Recipe
+    recipe: AnyRecipe
 
     def command(self) -> Command | None:
         """What brings the run to its end: train, resume, or nothing where it has ended.
@@ -38,7 +38,7 @@ class Job:
             arguments = ("train", self.recipe_name, *self.overrides)
             return Command((*arguments, "--out", str(self.directory), "--no-progress"), log)
         run = RunDirectory.open(self.directory)
-        if run.recipe != self.recipe:
+        if run.any_recipe != self.recipe:
             raise CheckpointError(
                 f"{self.directory}: holds a run of another recipe; choose another --out"
             )
@@ -81,7 +81,7 @@ def plan(recipe: str, grid: Sequence[str], *, seeds: int, folder: Path) -> list[
                     directory=folder / _folder_name(name) / f"seed-{seed}",
                     recipe_name=recipe,
                     overrides=overrides,
-                    recipe=load_recipe(recipe, overrides),
+                    recipe=load_any_recipe(recipe, overrides),
                 )
             )
     return jobs
@@ -89,11 +89,10 @@ def plan(recipe: str, grid: Sequence[str], *, seeds: int, folder: Path) -> list[
 
 def run_sweep(jobs: Sequence[Job], engine: Engine, *, tell: Tell) -> list[Failure]:
     """Bring all jobs to their end and return those that failed; `tell` gets a line for each."""
-    from rlalign.recipe import agent_settings, online_settings
+    from rlalign.recipe import check_recipe
 
     for job in jobs:
-        agent_settings(job.recipe, job.recipe_name)
-        online_settings(job.recipe, job.recipe_name)
+        check_recipe(job.recipe, job.recipe_name)
     commands = {index: job.command() for index, job in enumerate(jobs)}
     done = [index for index, command in commands.items() if command is None]
     todo = {index: command for index, command in commands.items() if command is not None}

@@ -33,7 +33,7 @@ class WandbWriter(KVWriter):
             config=dict(config),
             resume="allow",
         )
-        for phase in ("offline", "online"):
+        for phase in ("offline", "online", "train", "validation", "final"):
             self.run.define_metric(f"{phase}/*", step_metric=f"{phase}/step")
 
     def write(

@@ -27,6 +27,14 @@ DatasetName = Annotated[
         metavar="DATASET",
     ),
 ]
+AnyDatasetName = Annotated[
+    str,
+    typer.Argument(
+        help="local/..., d4rl/..., minari/... or an HDF5 file; or preference data: textworld, a "
+        "file or folder of .jsonl, .json or .parquet, OWNER/NAME on the Hugging Face hub.",
+        metavar="DATASET",
+    ),
+]
 
 
 def progress_wanted(progress: bool | None) -> bool:

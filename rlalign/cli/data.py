@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlalign.cli.arguments import DatasetName, Progress, progress_wanted
+from rlalign.cli.arguments import AnyDatasetName, DatasetName, Progress, progress_wanted
 from rlalign.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ COLLECT_EXAMPLE = (
     "or rlalign collect runs/demo-seed0 --transitions 100000 --out mine.hdf5"
 )
 LIST_EXAMPLE = "Example: rlalign data list | grep hopper"
-INFO_EXAMPLE = "Example: rlalign data info local/hopper-medium-v0"
+INFO_EXAMPLE = (
+    "Example: rlalign data info local/hopper-medium-v0, "
+    "or rlalign data info pairs.jsonl --model models/mine --max-length 1024"
+)
 CONVERT_EXAMPLE = "Example: rlalign data convert minari/mujoco/hopper/medium-v0 hopper.hdf5"
 VERIFY_EXAMPLE = "Example: rlalign data verify local/hopper-medium-v0 mine.hdf5"
 
@@ -113,8 +116,32 @@ def list_datasets(as_json: _Json = False) -> None:
 
 
 @app.command("info", epilog=INFO_EXAMPLE)
-def info(dataset: DatasetName, as_json: _Json = False) -> None:
-    """Print a dataset's sizes, returns, scores and fingerprint."""
+def info(
+    dataset: AnyDatasetName,
+    as_json: _Json = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Whose tokenizer reads preference data. [default: words]"),
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", min=1, help="Tokens at which trainers cut.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Of preference data.")] = "train",
+    sample: Annotated[int, typer.Option("--sample", min=0, help="The pair to show.")] = 0,
+) -> None:
+    """Print what a dataset holds.
+
+    Transitions: sizes, returns, scores and fingerprint. Preference data: counts, lengths, what
+    would be cut, duplicate and identical pairs, prompts that grow together with completions,
+    completions without an end, and a pair as the model reads it.
+    """
+    from rlalign.data.preferences import is_preference_name
+
+    if is_preference_name(dataset):
+        from rlalign.cli.preferences import describe as describe_pairs
+
+        describe_pairs(dataset, model, max_length, split, sample, as_json=as_json)
+        return
     from rlalign.data.dataset import load_dataset
     from rlalign.data.verify import describe
 

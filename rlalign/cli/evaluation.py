@@ -41,9 +41,37 @@ def evaluate(
     video: Annotated[
         Path | None, typer.Option("--video", help="Folder to write MP4 videos to.")
     ] = None,
+    prompts: Annotated[
+        int | None, typer.Option("--prompts", min=0, help="Language models: prompts to sample for.")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset", help="Language models: pairs. [default: the run's held-out ones]"
+        ),
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option("--reward", help="Language models: MODULE:FUNCTION, FILE.py:FUNCTION, model."),
+    ] = None,
+    revisions: Annotated[
+        int | None, typer.Option("--revisions", min=0, help="Language models: self-revisions.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Play episodes with a trained agent."""
+    """Evaluate what a run trained.
+
+    An agent plays episodes. A language model is compared with the one that training began with, on
+    held-out pairs and by its answers to their prompts.
+    """
+    from rlalign.report.preference_runs import is_preference_run
+
+    if is_preference_run(run):
+        from rlalign.cli.preferences import evaluate_run
+
+        asked = {"prompts": prompts, "reward": reward, "revisions": revisions}
+        evaluate_run(run, checkpoint, dataset, asked, as_json=as_json)
+        return
     from rlalign.cli.policies import load
     from rlalign.data.d4rl import reference_of_environment
     from rlalign.envs.vector import Environments

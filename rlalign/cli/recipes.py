@@ -34,8 +34,8 @@ def show(
     overrides: Overrides = None,
 ) -> None:
     """Print a recipe with its bases, defaults and overrides written out."""
-    from rlalign.recipe import agent_settings, dump_recipe, load_recipe
+    from rlalign.recipe import check_recipe, dump_recipe, load_any_recipe
 
-    recipe = load_recipe(name, overrides or [])
-    agent_settings(recipe, name)
+    recipe = load_any_recipe(name, overrides or [])
+    check_recipe(recipe, name)
     typer.echo(dump_recipe(recipe), nl=False)

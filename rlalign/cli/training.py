@@ -28,19 +28,25 @@ def train(
     ] = None,
     progress: Progress = None,
 ) -> None:
-    """Train an agent as a recipe says.
+    """Train an agent or a language model as a recipe says.
 
-    Offline on its dataset, online in its environment, or one after the other.
+    An agent learns offline on its dataset, online in its environment, or one after the other; a
+    language model from preference pairs.
     """
-    from rlalign.experiment import train as run_training
-    from rlalign.recipe import agent_settings, load_recipe, online_settings
+    from rlalign.recipe import TrainerRecipe, check_recipe, load_any_recipe
 
-    loaded = load_recipe(recipe, overrides or [])
-    agent_settings(loaded, recipe)
-    online_settings(loaded, recipe)
+    loaded = load_any_recipe(recipe, overrides or [])
+    check_recipe(loaded, recipe)
     directory = out if out is not None else _free_directory(recipe, loaded.seed)
     with _telling_how_to_go_on(directory):
-        run_training(loaded, directory, progress=progress_wanted(progress))
+        if isinstance(loaded, TrainerRecipe):
+            from rlalign.trainers.runs import train as align
+
+            align(loaded, directory, progress=progress_wanted(progress))
+        else:
+            from rlalign.experiment import train as run_training
+
+            run_training(loaded, directory, progress=progress_wanted(progress))
     _tell_result(directory)
 
 
@@ -49,10 +55,19 @@ def resume(
     progress: Progress = None,
 ) -> None:
     """Continue a run from its last checkpoint."""
-    from rlalign.experiment import resume as resume_training
+    from rlalign.recipe import TrainerRecipe
+    from rlalign.rundir import RunDirectory
 
+    of_trainer = isinstance(RunDirectory.open(run).any_recipe, TrainerRecipe)
     with _telling_how_to_go_on(run):
-        resume_training(run, progress=progress_wanted(progress))
+        if of_trainer:
+            from rlalign.trainers.runs import resume as resume_aligning
+
+            resume_aligning(run, progress=progress_wanted(progress))
+        else:
+            from rlalign.experiment import resume as resume_training
+
+            resume_training(run, progress=progress_wanted(progress))
     _tell_result(run)
 
 

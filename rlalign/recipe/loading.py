@@ -13,10 +13,15 @@ from pydantic import ValidationError
 from rlalign.errors import RecipeError
 from rlalign.recipe.messages import Origins, sentence, suggestion
 from rlalign.recipe.schema import Recipe
+from rlalign.recipe.trainer_schema import TrainerRecipe
 from rlalign.recipe.yaml_files import parse_value, read_yaml, write_yaml
 
 # A document's kind is told by the key that names what is trained.
-KINDS: Mapping[str, type[Recipe]] = {"agent": Recipe}
+AnyRecipe = Recipe | TrainerRecipe
+KINDS: Mapping[str, type[Recipe] | type[TrainerRecipe]] = {
+    "agent": Recipe,
+    "trainer": TrainerRecipe,
+}
 COMMAND_LINE = "the command line"
 
 
@@ -55,6 +60,11 @@ def recipe_path(name_or_path: str | Path) -> Path:
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read an agent's recipe; see `load_any_recipe`."""
+    return _of_agent(load_any_recipe(name_or_path, overrides), str(name_or_path))
+
+
+def load_any_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
     """Read a recipe, apply its `base:` files and `key=value` overrides, and check it.
 
     `overrides` are dotted keys with YAML values: `["offline.steps=1e5", "settings.discount=0.9"]`.
@@ -70,16 +80,25 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 def parse_recipe(document: Mapping[str, Any], source: str = "recipe") -> Recipe:
     """Check a recipe that is already a mapping; raises `RecipeError` naming `source`."""
-    return _validate(dict(document), source, {})
+    return _of_agent(_validate(dict(document), source, {}), source)
 
 
-def dump_recipe(recipe: Recipe) -> str:
+def dump_recipe(recipe: AnyRecipe) -> str:
     """The recipe as YAML with every default written out."""
     return write_yaml(recipe.to_dict())
 
 
-def _validate(document: dict[str, Any], source: str, origins: Origins) -> Recipe:
-    kind = next((KINDS[key] for key in KINDS if key in document), Recipe)
+def _of_agent(recipe: AnyRecipe, source: str) -> Recipe:
+    if isinstance(recipe, TrainerRecipe):
+        raise RecipeError(f"{source}: a recipe of a trainer, where one of an agent is expected")
+    return recipe
+
+
+def _validate(document: dict[str, Any], source: str, origins: Origins) -> AnyRecipe:
+    both = [key for key in KINDS if key in document]
+    if len(both) > 1:
+        raise RecipeError(f"{source}: names both an agent and a trainer; a recipe has one of them")
+    kind = KINDS[both[0]] if both else Recipe
     try:
         return kind.model_validate(document)
     except ValidationError as error:
@@ -129,7 +148,7 @@ def _apply(document: dict[str, Any], override: str, origins: Origins) -> None:
     key, separator, text = override.partition("=")
     parts = tuple(part.strip() for part in key.split("."))
     if not separator or not all(parts):
-        hint = suggestion(key, list(Recipe.model_fields))
+        hint = suggestion(key, [name for kind in KINDS.values() for name in kind.model_fields])
         raise RecipeError(f"override {override!r} is not of the form key=value{hint}")
     try:
         value = parse_value(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import typing
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -79,9 +80,10 @@ def _hint(location: Sequence[str], model: type[BaseModel]) -> str:
     if elsewhere:
         return f"; did you mean {' or '.join(map(repr, elsewhere))}?"
     if len(location) == 1:
+        whose, section = ("agent", "settings") if "agent" in fields else ("trainer", "training")
         return (
             f"; known keys are {', '.join(fields)} "
-            f"(an agent's settings are written settings.{location[0]})"
+            f"(the {whose}'s settings are written {section}.{location[0]})"
         )
     return f"; known keys are {', '.join(fields)}"
 
@@ -98,7 +100,9 @@ def _fields_at(path: Sequence[str], model: type[BaseModel]) -> Iterable[str]:
 def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     field = model.model_fields.get(name)
     kind = field.annotation if field is not None else None
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    # A section that may be left out is annotated `Section | None`.
+    options = [kind, *typing.get_args(kind)]
+    return next((k for k in options if isinstance(k, type) and issubclass(k, BaseModel)), None)
 
 
 def _dotted(model: type[BaseModel], prefix: str = "") -> Iterable[str]:

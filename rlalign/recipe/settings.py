@@ -8,10 +8,25 @@ from typing import TYPE_CHECKING
 from rlalign.errors import RecipeError, SettingsError
 from rlalign.recipe.messages import suggestion
 from rlalign.recipe.schema import Recipe
+from rlalign.recipe.trainer_schema import TrainerRecipe
 
 if TYPE_CHECKING:
     from rlalign.agent import Agent
     from rlalign.settings import AgentSettings, OnlineSettings
+
+
+def check_recipe(recipe: Recipe | TrainerRecipe, source: str = "recipe") -> None:
+    """Check what a recipe says of its agent or its trainer.
+
+    Raises `RecipeError`; `MissingPackageError` for a trainer without the extra `llm`.
+    """
+    if isinstance(recipe, TrainerRecipe):
+        from rlalign.trainers.recipe_config import check_training
+
+        check_training(recipe, source)
+    else:
+        agent_settings(recipe, source)
+        online_settings(recipe, source)
 
 
 def agent_class(recipe: Recipe, source: str = "recipe") -> type[Agent]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+from collections.abc import Sequence
 from importlib import resources
 
 from rlalign.report.curves import DPI
@@ -17,17 +18,19 @@ def markdown(document: Document) -> str:
     if document.notes:
         parts.append("**Not everything is in this report:**")
         parts.append("\n".join(f"- {note}" for note in document.notes))
-    parts += [_markdown_table(table) for table in document.tables]
+    parts += [markdown_table(table) for table in document.tables]
     for section in document.sections:
         parts.append(f"## {section.task}")
         parts.append(f"![Learning curves of {section.task}]({section.file_stem}.png)")
-        parts += [_markdown_table(table) for table in section.tables]
+        parts += [markdown_table(table) for table in section.tables]
         parts.append("Runs:\n\n" + "\n".join(f"- {run}" for run in section.runs))
     parts.append(f"Made with {', '.join(document.versions)}.")
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """A table as Markdown, its title in bold before it."""
+
     def line(cells: tuple[str, ...]) -> str:
         return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
@@ -38,7 +41,6 @@ def _markdown_table(table: Table) -> str:
 
 def page(document: Document) -> str:
     """The report as HTML, styles and pictures inside."""
-    style = (resources.files("rlalign.report") / "page.css").read_text()
     title = html.escape(document.title)
     body = [f"<h1>{title}</h1>", f'<p class="soft">{html.escape(document.explanation)}</p>']
     if document.notes:
@@ -47,10 +49,16 @@ def page(document: Document) -> str:
             f'<div class="notes"><strong>Not everything is in this report:</strong>'
             f"<ul>{items}</ul></div>"
         )
-    body += [_html_table(table) for table in document.tables]
+    body += [html_table(table) for table in document.tables]
     body += [_html_section(section) for section in document.sections]
     versions = html.escape(", ".join(document.versions))
     body.append(f"<footer>Made with {versions}.</footer>")
+    return html_page(title, body)
+
+
+def html_page(title: str, body: Sequence[str]) -> str:
+    """A whole page of HTML elements, the style inside; `title` is escaped already."""
+    style = (resources.files("rlalign.report") / "page.css").read_text()
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -71,14 +79,15 @@ def _html_section(section: Section) -> str:
             f'<img alt="Learning curves of {task}" width="{_width(section.light)}" '
             f'src="{_inline(section.light)}">'
             "</picture></figure>",
-            *[_html_table(table) for table in section.tables],
+            *[html_table(table) for table in section.tables],
             f"<details><summary>{len(section.runs)} runs</summary><ul>{runs}</ul></details>",
             "</section>",
         ]
     )
 
 
-def _html_table(table: Table) -> str:
+def html_table(table: Table) -> str:
+    """A table as HTML, its title as the caption."""
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in table.columns)
     rows = "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"

@@ -78,7 +78,7 @@ def collect_runs(paths: Sequence[Path], *, unfinished: bool = False) -> Collecti
     runs: list[Run] = []
     notes: list[str] = []
     seen: dict[tuple[str, int], Path] = {}
-    for directory in _find(paths):
+    for directory in find_runs(paths):
         try:
             run = read_run(directory)
         except RlalignError as error:
@@ -106,7 +106,7 @@ def collect_runs(paths: Sequence[Path], *, unfinished: bool = False) -> Collecti
     return Collection(tuple(_one_scale(runs, notes)), tuple(notes))
 
 
-def _find(paths: Sequence[Path]) -> Iterable[Path]:
+def find_runs(paths: Sequence[Path]) -> Iterable[Path]:
     """Each run directory once; a folder without run.json stands for the runs below it."""
     found: dict[Path, Path] = {}
     for path in paths:

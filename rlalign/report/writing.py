@@ -10,7 +10,8 @@ from pathlib import Path
 from rlalign.atomic import write_atomic, write_json
 from rlalign.errors import RlalignError
 from rlalign.report.groups import Group, make_groups
-from rlalign.report.runs import Run, collect_runs, read_run
+from rlalign.report.preference_runs import is_preference_run
+from rlalign.report.runs import Run, collect_runs, find_runs, read_run
 from rlalign.report.tables import mean_and_error, number
 
 
@@ -41,7 +42,16 @@ def write_report(
     from rlalign.report.render import markdown, page
 
     out = Path(out)
-    collection = collect_runs([Path(run) for run in runs], unfinished=unfinished)
+    paths = [Path(run) for run in runs]
+    aligned = [path for path in find_runs(paths) if is_preference_run(path)]
+    if aligned:
+        if len(aligned) < len(list(find_runs(paths))):
+            raise RlalignError(
+                "runs of agents and runs of trainers have nothing in common to compare; report "
+                f"them one by one ({aligned[0]} is a trainer's)"
+            )
+        return _write_preferences(aligned, out, title=title, unfinished=unfinished)
+    collection = collect_runs(paths, unfinished=unfinished)
     groups = make_groups(collection.runs)
     if out.exists() and not out.is_dir():
         raise RlalignError(f"{out}: a file is in the place of the report's folder")
@@ -65,8 +75,35 @@ def write_report(
     )
 
 
+def _write_preferences(
+    directories: Sequence[Path], out: Path, *, title: str, unfinished: bool
+) -> Written:
+    from rlalign.report.preferences import make_preference_report
+
+    report = make_preference_report(directories, title=title, unfinished=unfinished)
+    if out.exists() and not out.is_dir():
+        raise RlalignError(f"{out}: a file is in the place of the report's folder")
+    out.mkdir(parents=True, exist_ok=True)
+    for name, picture in report.pictures.items():
+        write_atomic(out / name, picture)
+    write_json(out / "results.json", report.results)
+    write_atomic(out / "report.md", report.markdown.encode())
+    write_atomic(out / "report.html", report.html.encode())
+    return Written(
+        html=out / "report.html",
+        markdown=out / "report.md",
+        results=out / "results.json",
+        pictures=tuple(out / name for name in report.pictures),
+        summary=report.summary,
+    )
+
+
 def describe_run(directory: str | Path) -> str:
     """One run in a line or two: behaviour, offline and online score, and where it lies."""
+    if is_preference_run(Path(directory)):
+        from rlalign.report.preferences import describe_preference_run
+
+        return describe_preference_run(Path(directory))
     run = read_run(Path(directory))
     what = "normalised score" if run.normalized else "return"
     parts = [

@@ -1,0 +1,95 @@
+"""A pair as token ids, cut into prompt and completions exactly as TRL's trainers do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class PairTokens:
+    """Token ids of a pair.
+
+    Args:
+        prompt: as both sequences begin with it.
+        chosen: from where the sequence leaves the prompt, its end token included.
+        rejected: likewise.
+        cut: tokens of the prompt alone that both sequences do not begin with; they merge with the
+            completion's first characters, or the chat template writes the prompt differently.
+    """
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+    cut: list[int]
+
+
+def tokenize_pair(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PairTokens:
+    """Tokenise a row with explicit prompt, chosen and rejected.
+
+    Texts get the end-of-sequence token where they lack it; messages get what the chat template
+    gives them.
+    """
+    prompt = prompt_ids(row, tokenizer)
+    chosen, rejected = (_with_completion(row, name, tokenizer) for name in ("chosen", "rejected"))
+    length = min(_common(prompt, chosen), _common(prompt, rejected))
+    return PairTokens(prompt[:length], chosen[length:], rejected[length:], prompt[length:])
+
+
+def prompt_ids(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a row's prompt, with what the chat template puts before an answer."""
+    prompt = row["prompt"]
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    return _chat(prompt, row, tokenizer, add_generation_prompt=True)
+
+
+def ends_properly(
+    completion: Sequence[int], tokenizer: PreTrainedTokenizerBase, more: Sequence[int] = ()
+) -> bool:
+    """Whether one of a completion's last tokens ends it: the tokenizer's, or one of `more`.
+
+    Some templates write a line break after the end of a turn.
+    """
+    ends = {tokenizer.eos_token_id, *more}
+    return any(token in ends for token in completion[-3:])
+
+
+def _with_completion(
+    row: Mapping[str, Any], name: str, tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
+    if not isinstance(row["prompt"], str):
+        return _chat(row["prompt"] + row[name], row, tokenizer)
+    completion: str = row[name]
+    end = str(tokenizer.eos_token)
+    whole = completion if completion.endswith(end) else completion + end
+    return list(tokenizer(row["prompt"] + whole)["input_ids"])
+
+
+def _chat(
+    messages: list[dict[str, Any]],
+    row: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    **options: Any,
+) -> list[int]:
+    tools = row.get("tools")
+    ids = tokenizer.apply_chat_template(
+        messages,
+        tools=json.loads(tools) if isinstance(tools, str) else tools,
+        tokenize=True,
+        return_dict=True,
+        **options,
+        **(row.get("chat_template_kwargs") or {}),
+    )["input_ids"]
+    return list(ids)
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    pairs = zip(first, second, strict=False)
+    shorter = min(len(first), len(second))
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), shorter)

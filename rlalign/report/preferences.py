@@ -1,0 +1,299 @@
+"""The report of preference trainers' runs: what the policy became, next to the initial model."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlalign.errors import CheckpointError, RlalignError
+from rlalign.report.curves import COLOURS, DPI, LINES
+from rlalign.report.preference_runs import (
+    PreferenceGroup,
+    PreferenceRun,
+    preference_groups,
+    read_preference_run,
+)
+from rlalign.report.render import html_page, html_table, markdown_table
+from rlalign.report.statistics import Estimate, band
+from rlalign.report.tables import Table
+
+EXPLANATION = (
+    "Figures are means over seeds ± one standard error, on held-out pairs and on samples for their "
+    "prompts. Accuracy and margin: of the log-ratio to the initial model, in nats; accuracy per "
+    "token: of the average log-probability. Win rate: the policy's sample has the higher reward "
+    "than the initial model's, ties half. Reverse KL is estimated on the policy's samples, forward "
+    "KL on the initial model's, in nats a completion. Length is in tokens; distinct-2 is the share "
+    "of different pairs of words."
+)
+# Columns of the main table: heading, figure, digits.
+COLUMNS = (
+    ("accuracy", "accuracy", 3),
+    ("margin", "margin", 2),
+    ("accuracy per token", "average_accuracy", 3),
+    ("win rate", "win_rate", 3),
+    ("judged win rate", "judge_win_rate", 3),
+    ("reward", "reward", 2),
+    ("initial reward", "initial_reward", 2),
+    ("reverse KL", "kl_reverse", 2),
+    ("per token", "kl_reverse_per_token", 3),
+    ("forward KL", "kl_forward", 2),
+    ("length", "policy_length", 1),
+    ("initial length", "initial_length", 1),
+    ("unfinished", "policy_unfinished", 3),
+    ("distinct-2", "policy_distinct_2", 3),
+)
+_CURVES = (("accuracy", "preference accuracy"), ("loss", "held-out loss"))
+
+
+@dataclass(frozen=True)
+class PreferenceReport:
+    """A report's files as text and bytes, and what to print."""
+
+    html: str
+    markdown: str
+    results: dict[str, Any]
+    pictures: dict[str, bytes]
+    summary: str
+
+
+def make_preference_report(
+    directories: Sequence[Path], *, title: str, unfinished: bool
+) -> PreferenceReport:
+    """Lay out the report of trainers' runs; raises `CheckpointError` when none is left."""
+    runs, notes = _collect(directories, unfinished=unfinished)
+    groups = preference_groups(runs)
+    tasks: dict[str, list[PreferenceGroup]] = {}
+    for group in groups:
+        tasks.setdefault(group.task, []).append(group)
+    tables = {task: _tables(members) for task, members in tasks.items()}
+    pictures = {
+        f"curves-{number}.png": _draw(members)
+        for number, members in enumerate(tasks.values(), start=1)
+        if any(len(group.curve("loss")[0]) for group in members)
+    }
+    return PreferenceReport(
+        html=_page(title, notes, tasks, tables, pictures),
+        markdown=_markdown(title, notes, tables, pictures),
+        results={"notes": notes, "groups": [group.to_dict() for group in groups]},
+        pictures=pictures,
+        summary="\n".join(
+            [*(_plain(t) for ts in tables.values() for t in ts), *(f"note: {n}" for n in notes)]
+        ),
+    )
+
+
+def describe_preference_run(directory: Path) -> str:
+    """One run in a few lines: what it reached on each held-out dataset, and where it lies."""
+    run = read_preference_run(directory)
+    lines = [f"{run.trainer} on {run.dataset} from {run.model}, seed {run.seed}"]
+    for dataset, figures in run.final.items():
+        told = [
+            f"{heading} {figures[name]:.{digits}f}"
+            for heading, name, digits in COLUMNS
+            if name in figures and name in _IN_SHORT
+        ]
+        lines.append(f"{dataset}: {', '.join(told)}")
+    if not run.final:
+        lines.append("no evaluation on held-out pairs")
+    return "\n".join([*lines, f"{run.status}: {run.path}"])
+
+
+_IN_SHORT = ("accuracy", "margin", "win_rate", "judge_win_rate", "kl_reverse", "policy_length")
+
+
+def _collect(
+    directories: Sequence[Path], *, unfinished: bool
+) -> tuple[list[PreferenceRun], list[str]]:
+    runs: list[PreferenceRun] = []
+    notes: list[str] = []
+    seen: dict[tuple[str, int], Path] = {}
+    for directory in directories:
+        try:
+            run = read_preference_run(directory)
+        except RlalignError as error:
+            notes.append(f"left out, damaged: {error}")
+            continue
+        key = (run.group, run.seed)
+        if run.status != "finished" and not unfinished:
+            notes.append(f"left out, {run.status}: {directory}")
+        elif key in seen:
+            notes.append(f"left out, the same recipe and seed as {seen[key]}: {directory}")
+        else:
+            seen[key] = directory
+            runs.append(run)
+    if not runs:
+        why = f" ({'; '.join(notes)})" if notes else ""
+        raise CheckpointError(f"no finished run to report{why}")
+    return runs, notes
+
+
+def _tables(groups: Sequence[PreferenceGroup]) -> list[Table]:
+    datasets = dict.fromkeys(name for group in groups for name in group.datasets)
+    tables = []
+    for dataset in datasets:
+        members = [group for group in groups if dataset in group.datasets]
+        tables.append(_figures_table(dataset, members))
+        revised = _revisions_table(dataset, members)
+        if revised is not None:
+            tables.append(revised)
+    return tables
+
+
+def _figures_table(dataset: str, groups: Sequence[PreferenceGroup]) -> Table:
+    present = [
+        (heading, name, digits)
+        for heading, name, digits in COLUMNS
+        if any(group.figure(dataset, name) is not None for group in groups)
+    ]
+    rows = tuple(
+        (
+            group.label,
+            str(len(group.runs)),
+            *(_cell(group.figure(dataset, name), digits) for _, name, digits in present),
+        )
+        for group in groups
+    )
+    return Table(dataset, ("trainer", "seeds", *(heading for heading, _, _ in present)), rows)
+
+
+def _revisions_table(dataset: str, groups: Sequence[PreferenceGroup]) -> Table | None:
+    """Reward and win rate after each self-revision."""
+    rows = []
+    for group in groups:
+        number = 0
+        while group.figure(dataset, f"revision_{number}_reward") is not None:
+            reward = group.figure(dataset, f"revision_{number}_reward")
+            wins = group.figure(dataset, f"revision_{number}_win_rate")
+            rows.append((group.label, str(number), _cell(reward, 2), _cell(wins, 3)))
+            number += 1
+    if not rows:
+        return None
+    columns = ("trainer", "revisions", "reward", "win rate")
+    return Table(f"{dataset}: self-revision", columns, tuple(rows))
+
+
+def _cell(found: Estimate | None, digits: int) -> str:
+    if found is None:
+        return "–"
+    error = "" if found.error is None else f" ± {found.error:.{digits}f}"
+    return f"{found.mean:.{digits}f}{error}"
+
+
+def _draw(groups: Sequence[PreferenceGroup]) -> bytes:
+    """Accuracy and loss on held-out pairs while training."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.8, 3.6), layout="constrained", dpi=DPI)
+    canvas = FigureCanvasAgg(figure)
+    for panel, (name, title) in zip(figure.subplots(1, len(_CURVES)), _CURVES, strict=True):
+        for index, group in enumerate(groups):
+            steps, values = group.curve(name)
+            if not len(steps):
+                continue
+            colour, style = COLOURS[index % len(COLOURS)], LINES[index // len(COLOURS) % len(LINES)]
+            panel.plot(steps, values.mean(axis=0), color=colour, linestyle=style, label=group.label)
+            bounds = band(values)
+            if bounds is not None:
+                panel.fill_between(steps, *bounds, color=colour, alpha=0.2, linewidth=0)
+        panel.set_title(title, fontsize=10, loc="left")
+        panel.set_xlabel("optimiser steps")
+        panel.grid(alpha=0.4, linewidth=0.7)
+        panel.spines[["top", "right"]].set_visible(False)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    buffer = io.BytesIO()
+    canvas.print_png(buffer, metadata={"Software": "rlalign"})
+    return buffer.getvalue()
+
+
+def _page(
+    title: str,
+    notes: Sequence[str],
+    tasks: dict[str, list[PreferenceGroup]],
+    tables: dict[str, list[Table]],
+    pictures: dict[str, bytes],
+) -> str:
+    import base64
+
+    heading = html.escape(title)
+    body = [f"<h1>{heading}</h1>", f'<p class="soft">{html.escape(EXPLANATION)}</p>']
+    if notes:
+        items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+        body.append(f'<div class="notes">Not everything is in this report:<ul>{items}</ul></div>')
+    drawn = dict(zip(tasks, pictures.values(), strict=False))
+    for task, groups in tasks.items():
+        body.append(f"<section><h2>{html.escape(task)}</h2>")
+        if task in drawn:
+            data = base64.b64encode(drawn[task]).decode()
+            body.append(
+                f'<figure><img alt="Curves of {html.escape(task)}" '
+                f'src="data:image/png;base64,{data}"></figure>'
+            )
+        body += [html_table(table) for table in tables[task]]
+        body += [_samples(group.label, group.runs[0]) for group in groups if group.runs[0].samples]
+        body.append("</section>")
+    return html_page(heading, body)
+
+
+def _samples(label: str, run: PreferenceRun) -> str:
+    """Samples of the initial model and the policy side by side."""
+    revised = any(sample.get("revisions") for sample in run.samples)
+    columns = ["dataset", "prompt", "initial model", label, *(["last revision"] if revised else [])]
+    rows = []
+    for sample in run.samples:
+        prompt = sample["prompt"]
+        cells = [
+            str(sample.get("dataset", "")),
+            prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, indent=1),
+            _with_reward(sample, "initial"),
+            _with_reward(sample, "policy"),
+        ]
+        if revised:
+            cells.append((sample.get("revisions") or [""])[-1])
+        rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
+    return (
+        f"<details><summary>Samples: {html.escape(label)}, seed {run.seed}</summary>"
+        f'<div class="scroll"><table class="samples"><thead><tr>{head}</tr></thead><tbody>'
+        + "\n".join(rows)
+        + "</tbody></table></div></details>"
+    )
+
+
+def _with_reward(sample: dict[str, Any], who: str) -> str:
+    reward = sample.get(f"{who}_reward")
+    return str(sample[who]) + ("" if reward is None else f"\n(reward {reward:.2f})")
+
+
+def _markdown(
+    title: str,
+    notes: Sequence[str],
+    tables: dict[str, list[Table]],
+    pictures: dict[str, bytes],
+) -> str:
+    parts = [f"# {title}", EXPLANATION]
+    if notes:
+        parts.append(
+            "**Not everything is in this report:**\n\n" + "\n".join(f"- {n}" for n in notes)
+        )
+    for task, name in zip(tables, [*pictures, *[""] * len(tables)], strict=False):
+        parts.append(f"## {task}")
+        if name:
+            parts.append(f"![Curves of {task}]({name})")
+        parts += [markdown_table(table) for table in tables[task]]
+    return "\n\n".join(parts) + "\n"
+
+
+def _plain(table: Table) -> str:
+    rows = [table.columns, *table.rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.columns))]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join([table.title, *lines])

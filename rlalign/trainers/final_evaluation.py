@@ -1,0 +1,187 @@
+"""Evaluate a run: at the end of its training, or later by `rlalign evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlalign.atomic import write_atomic
+from rlalign.errors import CheckpointError, RlalignError
+from rlalign.trainers.drawing import Voice
+from rlalign.trainers.evaluation import Evaluated, Plan, evaluate
+
+if TYPE_CHECKING:
+    from rlalign.recipe import TrainerRecipe
+    from rlalign.recipe.trainer_schema import PreferenceEvaluation
+    from rlalign.rundir import RunDirectory
+    from rlalign.trainers.preparation import Pairs
+    from rlalign.trainers.run_callback import RunCallback
+
+SAMPLES = "samples.jsonl"
+
+
+def evaluate_at_end(
+    recipe: TrainerRecipe,
+    run: RunDirectory,
+    trainer: Any,
+    pairs: Pairs,
+    callback: RunCallback,
+) -> dict[str, Any]:
+    """Evaluate a trainer's policy on all held-out datasets and write what was found.
+
+    Returns the figures by dataset, under `final`.
+    """
+    if not pairs.held_out:
+        return {"final": {}}
+    policy, initial = _voices(recipe, trainer)
+    plan = make_plan(
+        recipe, max_length=trainer.args.max_length, template=getattr(trainer, "template", None)
+    )
+    found = {
+        name: evaluate(policy, initial, held_out.rows, plan)
+        for name, held_out in pairs.held_out.items()
+    }
+    step, seconds = trainer.state.global_step, callback.seconds
+    for name, one in found.items():
+        row = {"phase": "final", "dataset": name, "step": step, "time": round(seconds, 3)}
+        run.log_evaluation({**row, **one.figures})
+    write_samples(run.path, found)
+    return {"final": {name: one.figures for name, one in found.items()}}
+
+
+def make_plan(
+    recipe: TrainerRecipe, *, max_length: int | None, template: Any = None, **changes: Any
+) -> Plan:
+    """What the recipe's `evaluation:` section asks for, with some fields changed.
+
+    Raises `RlalignError` for a reward, judge or revision that cannot be had.
+    """
+    from rlalign.trainers.judges import endpoint_judge
+    from rlalign.trainers.rewards import load_reward
+
+    settings: PreferenceEvaluation = recipe.evaluation.model_copy(update=changes)
+    if settings.revisions and template is None:
+        raise RlalignError(
+            "revisions need a model that was trained to revise (trainer srpo); "
+            "set evaluation.revisions=0"
+        )
+    return Plan(
+        prompts=settings.prompts,
+        temperature=settings.temperature,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+        max_length=max_length,
+        seed=recipe.seed,
+        reward=None if settings.reward is None else load_reward(settings.reward),
+        judge=None if settings.judge is None else endpoint_judge(settings.judge),
+        revisions=settings.revisions,
+        template=template,
+        shown=settings.shown,
+    )
+
+
+def evaluate_run(
+    run: RunDirectory,
+    recipe: TrainerRecipe,
+    *,
+    checkpoint: str = "latest",
+    dataset: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Evaluated]:
+    """Evaluate a run's model, or one of its checkpoints, beside the initial model.
+
+    Args:
+        run: of a trainer.
+        recipe: the run's.
+        checkpoint: "latest" is the trained model, or the newest checkpoint of a run that has not
+            ended; else a checkpoint's name.
+        dataset: preference pairs to evaluate on; by default the recipe's held-out ones.
+        changes: of fields of the recipe's `evaluation:` section.
+
+    Raises:
+        RlalignError: if model, data, reward or judge cannot be had.
+    """
+    from rlalign.data.preferences import load_preferences
+    from rlalign.data.preferences.loading import Reading
+    from rlalign.trainers.models import load_trained
+    from rlalign.trainers.preparation import load_pairs
+    from rlalign.trainers.revision import FILE, RevisionTemplate
+
+    folder = trained_folder(run, checkpoint)
+    model, tokenizer = load_trained(recipe.model, folder)
+    if dataset is not None:
+        reading = Reading(as_messages=tokenizer.chat_template is not None)
+        held_out = {dataset: load_preferences(dataset, reading)}
+    else:
+        held_out = load_pairs(recipe, tokenizer).held_out
+    if not held_out:
+        raise RlalignError(
+            f"{run.path}: the recipe names no held-out pairs; add --dataset NAME or PATH"
+        )
+    template = RevisionTemplate.load(folder) if (folder / FILE).is_file() else None
+    plan = make_plan(
+        recipe,
+        max_length=recipe.training.get("max_length", 1024),
+        template=template,
+        **(changes or {}),
+    )
+    policy, initial = _pair_of_voices(recipe, model, tokenizer)
+    return {name: evaluate(policy, initial, one.rows, plan) for name, one in held_out.items()}
+
+
+def trained_folder(run: RunDirectory, checkpoint: str) -> Path:
+    """The folder of a run's model or checkpoint; raises `CheckpointError` when there is none."""
+    from rlalign.trainers.run_callback import whole_checkpoints
+    from rlalign.trainers.runs import MODEL
+
+    whole = whole_checkpoints(run.checkpoints)
+    if checkpoint == "latest":
+        if (run.path / MODEL).is_dir():
+            return run.path / MODEL
+        if not whole:
+            raise CheckpointError(f"{run.path}: holds no checkpoint")
+        return whole[-1]
+    for folder in whole:
+        if folder.name == checkpoint:
+            return folder
+    known = ", ".join(folder.name for folder in whole) or "none"
+    raise CheckpointError(f"{run.path}: no checkpoint {checkpoint!r}; there are {known}")
+
+
+def write_samples(folder: Path, found: Mapping[str, Evaluated]) -> None:
+    """Write the samples to be read, one a line."""
+    rows = [{"dataset": name, **sample} for name, one in found.items() for sample in one.samples]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomic(folder / SAMPLES, text.encode())
+
+
+def _voices(recipe: TrainerRecipe, trainer: Any) -> tuple[Voice, Voice]:
+    """Policy and initial model of a trainer that has just trained."""
+    model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+    if trainer.ref_model is not None and not trainer.args.sync_ref_model:
+        reference = trainer.accelerator.unwrap_model(trainer.ref_model)
+        return Voice(model, tokenizer), Voice(reference, tokenizer)
+    return _pair_of_voices(recipe, model, tokenizer, prepared=True)
+
+
+def _pair_of_voices(
+    recipe: TrainerRecipe, model: Any, tokenizer: Any, *, prepared: bool = False
+) -> tuple[Voice, Voice]:
+    """A model and what it was before: its adapter switched off, or its files loaded anew."""
+    import torch
+    from trl.trainer import add_fused_lm_head
+
+    from rlalign.trainers.models import load_model, model_path
+
+    adapter = hasattr(model, "disable_adapter")
+    if not prepared:
+        add_fused_lm_head(model.get_base_model() if adapter else model)
+        if recipe.device != "cpu" and torch.cuda.is_available():
+            model = model.cuda()
+    if adapter:
+        return Voice(model, tokenizer), Voice(model, tokenizer, adapter_off=True)
+    initial = load_model(recipe.model, model_path(recipe.model.name), tokenizer, adapter=False)
+    add_fused_lm_head(initial)
+    return Voice(model, tokenizer), Voice(initial.to(model.device), tokenizer)

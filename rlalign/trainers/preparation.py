@@ -1,0 +1,175 @@
+"""What a trainer's recipe names, loaded and checked: datasets, tokenizer, model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rlalign.data.preferences.loading import Preferences, Reading, load_preferences
+from rlalign.errors import DatasetError, ModelError
+from rlalign.trainers.models import context_length, load_model, load_tokenizer, model_path
+
+if TYPE_CHECKING:
+    from rlalign.recipe import TrainerRecipe
+
+VALIDATION = "validation"
+
+
+@dataclass
+class Pairs:
+    """A recipe's datasets.
+
+    Args:
+        train: to learn from.
+        held_out: by name; `validation` is evaluated while training, others at the end.
+    """
+
+    train: Preferences
+    held_out: dict[str, Preferences]
+
+    @property
+    def validation(self) -> Any:
+        """The rows to evaluate on while training, or None."""
+        found = self.held_out.get(VALIDATION)
+        return None if found is None else found.rows
+
+
+def load_pairs(recipe: TrainerRecipe, tokenizer: Any) -> Pairs:
+    """Load a recipe's datasets for a tokenizer.
+
+    Raises `DatasetError` where one is missing, damaged, or does not fit the tokenizer.
+    """
+    data = recipe.data
+    chat = tokenizer.chat_template is not None
+
+    def reading(split: str, limit: int | None, *, streaming: bool = False) -> Reading:
+        return Reading(
+            split=split,
+            configuration=data.configuration,
+            revision=data.revision,
+            streaming=streaming,
+            limit=limit,
+            invalid=data.invalid,
+            drop_identical=data.drop_identical,
+            as_messages=chat,
+        )
+
+    train = load_preferences(
+        recipe.dataset, reading(data.split, data.limit, streaming=data.streaming)
+    )
+    held_out: dict[str, Preferences] = {}
+    limit = data.evaluation_limit
+    if recipe.evaluation_dataset is not None:
+        split = data.evaluation_split or "train"
+        held_out[VALIDATION] = load_preferences(recipe.evaluation_dataset, reading(split, limit))
+    elif data.evaluation_split is not None:
+        held_out[VALIDATION] = load_preferences(
+            recipe.dataset, reading(data.evaluation_split, limit)
+        )
+    elif data.evaluation_share:
+        train, held_out[VALIDATION] = _cut(train, data.evaluation_share, recipe.seed)
+    for name, dataset in recipe.evaluation.more.items():
+        held_out[name] = load_preferences(dataset, reading("train", limit))
+    for one in (train, *held_out.values()):
+        _check_template(one, tokenizer)
+        if data.max_prompt_length is not None:
+            _drop_long_prompts(one, tokenizer, data.max_prompt_length)
+    return Pairs(train, held_out)
+
+
+def load_policy(recipe: TrainerRecipe, *, progress: bool) -> tuple[Any, Any]:
+    """The initial model and its tokenizer.
+
+    Raises `ModelError` where they cannot be loaded or do not fit together or the recipe.
+    """
+    path = model_path(recipe.model.name, progress=progress)
+    tokenizer = load_tokenizer(recipe.model, path)
+    model = load_model(recipe.model, path, tokenizer, adapter=recipe.peft is not None)
+    return model, tokenizer
+
+
+def check_length(model: Any, max_length: int | None) -> None:
+    """Raise `ModelError` when pairs may be longer than a model with learned positions can read.
+
+    Rotary positions go on beyond what the model was trained for; learned ones end there.
+    """
+    context = context_length(model)
+    learned = model.config.get_text_config().model_type in ("gpt2", "opt", "gpt_neo", "openai-gpt")
+    if learned and context is not None and (max_length is None or max_length > context):
+        raise ModelError(
+            f"training.max_length is {max_length}, but the model has positions for {context} "
+            f"tokens only; set training.max_length={context}"
+        )
+
+
+def lora(recipe: TrainerRecipe) -> Any:
+    """The adapter's config, or None."""
+    if recipe.peft is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=recipe.peft.r,
+        lora_alpha=recipe.peft.alpha,
+        lora_dropout=recipe.peft.dropout,
+        target_modules=recipe.peft.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def describe(pairs: Pairs) -> dict[str, Any]:
+    """Names, fingerprints and sizes, as run.json holds them."""
+    return {
+        **_facts(pairs.train),
+        "held_out": {name: _facts(one) for name, one in pairs.held_out.items()},
+    }
+
+
+def _facts(one: Preferences) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "format": one.form.name,
+        "fingerprint": one.fingerprint,
+        "pairs": len(one.rows) if one.fingerprint is not None else None,
+        "left_out": one.left_out,
+    }
+
+
+def _cut(pairs: Preferences, share: float, seed: int) -> tuple[Preferences, Preferences]:
+    held = round(len(pairs.rows) * share)
+    if not 0 < held < len(pairs.rows):
+        raise DatasetError(
+            f"{pairs.name}: data.evaluation_share={share:g} of {len(pairs.rows)} pairs leaves "
+            f"{held} to hold out; at least one has to be on each side"
+        )
+    cut = pairs.rows.train_test_split(test_size=held, seed=seed)
+    name = f"{share:g} of {pairs.name}"
+    rest = Preferences(pairs.name, cut["train"], pairs.form, pairs.fingerprint, pairs.left_out)
+    return rest, Preferences(name, cut["test"], pairs.form, pairs.fingerprint, {})
+
+
+def _check_template(pairs: Preferences, tokenizer: Any) -> None:
+    if tokenizer.chat_template is None and isinstance(next(iter(pairs.rows))["prompt"], list):
+        raise DatasetError(
+            f"{pairs.name}: holds chat messages, but the tokenizer has no chat template; use an "
+            "instruction-tuned model, add chat_template.jinja to the model's folder, or give the "
+            "pairs as text"
+        )
+
+
+def _drop_long_prompts(pairs: Preferences, tokenizer: Any, longest: int) -> None:
+    from rlalign.data.preferences.tokens import prompt_ids
+
+    def fits(row: Mapping[str, Any]) -> bool:
+        return len(prompt_ids(row, tokenizer)) <= longest
+
+    before = len(pairs.rows) if pairs.fingerprint is not None else None
+    pairs.rows = pairs.rows.filter(fits)
+    if before is not None:
+        if len(pairs.rows) == 0:
+            raise DatasetError(
+                f"{pairs.name}: every prompt is longer than data.max_prompt_length={longest}"
+            )
+        if len(pairs.rows) < before:
+            pairs.left_out["long prompt"] = before - len(pairs.rows)

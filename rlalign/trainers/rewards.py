@@ -1,0 +1,141 @@
+"""What says how good an answer is: a Python function, a reward model, or a judge elsewhere."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rlalign.errors import ModelError, RlalignError
+
+Reward = Callable[[Sequence[Any], Sequence[str]], list[float]]
+"""Rewards of completions, given their prompts (texts or lists of messages)."""
+Judge = Callable[[Sequence[Any], Sequence[str], Sequence[str]], list[float]]
+"""For each prompt 1 where the first completion is better, 0 where the second is, 0.5 in a tie."""
+
+BATCH = 16
+
+
+class RewardError(RlalignError):
+    """A reward function, reward model or judge is missing or does not do what it should."""
+
+
+def load_reward(name: str) -> Reward:
+    """The reward that a recipe names.
+
+    Args:
+        name: ``textworld``; ``package.module:function`` or ``file.py:function`` of a function
+            (prompt, completion) -> number; or folder or hub name of a sequence-classification
+            model with one output.
+
+    Raises:
+        RewardError: if there is no such function, or it gives no number.
+        ModelError: if the model cannot be loaded or has another head.
+    """
+    if name == "textworld":
+        from rlalign.textworld.reward import reward
+
+        return _one_by_one(reward, name)
+    source, separator, function = name.rpartition(":")
+    if separator:
+        return _one_by_one(_function(source, function, name), name)
+    return _reward_model(name)
+
+
+def _function(source: str, function: str, name: str) -> Callable[[Any, str], float]:
+    try:
+        module = _from_file(Path(source)) if source.endswith(".py") else _import(source)
+    except Exception as error:
+        raise RewardError(
+            f"reward {name}: {source} cannot be imported ({_reason(error)})"
+        ) from None
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise RewardError(f"reward {name}: {source} has no function {function!r}")
+    return found
+
+
+def _import(module: str) -> ModuleType:
+    return importlib.import_module(module)
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError("no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _one_by_one(function: Callable[[Any, str], float], name: str) -> Reward:
+    def reward(prompts: Sequence[Any], completions: Sequence[str]) -> list[float]:
+        values = []
+        for prompt, completion in zip(prompts, completions, strict=True):
+            try:
+                values.append(float(function(prompt, completion)))
+            except Exception as error:
+                raise RewardError(f"reward {name}: {_reason(error)}") from None
+        return values
+
+    return reward
+
+
+def _reward_model(name: str) -> Reward:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForSequenceClassification.from_pretrained(name)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelError(f"reward model {name} cannot be loaded ({_reason(error)})") from None
+    if model.config.num_labels != 1:
+        raise ModelError(
+            f"reward model {name}: expected one output, its head has {model.config.num_labels}"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if torch.cuda.is_available():
+        model = model.cuda()
+    model.eval()
+
+    def reward(prompts: Sequence[Any], completions: Sequence[str]) -> list[float]:
+        texts = [_whole(p, c, tokenizer) for p, c in zip(prompts, completions, strict=True)]
+        values: list[float] = []
+        for start in range(0, len(texts), BATCH):
+            batch = tokenizer(
+                texts[start : start + BATCH], return_tensors="pt", padding=True, truncation=True
+            ).to(model.device)
+            with torch.no_grad():
+                values += model(**batch).logits[:, 0].float().tolist()
+        return values
+
+    return reward
+
+
+def _whole(prompt: Any, completion: str, tokenizer: Any) -> str:
+    """Prompt and answer as one text, through the reward model's chat template where it has one."""
+    if tokenizer.chat_template is not None:
+        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        turns.append({"role": "assistant", "content": completion})
+        return str(tokenizer.apply_chat_template(turns, tokenize=False))
+    return f"{as_text(prompt)} {completion}"
+
+
+def as_text(prompt: Any) -> str:
+    """A prompt for people and judges: messages with their roles before them."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].removesuffix(".")
