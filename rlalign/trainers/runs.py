@@ -185,7 +185,7 @@ def _carry_out(
 ) -> dict[str, Any]:
     try:
         with _recording(run):
-            if len(trainer.train_dataset or ()) == 0 and not parts.recipe.data.streaming:
+            if not parts.recipe.data.streaming and len(trainer.train_dataset) == 0:
                 raise TrainingError(_nothing_left(parts))
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             if trainer.interrupted is not None:

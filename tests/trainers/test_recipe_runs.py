@@ -1,0 +1,247 @@
+"""Recipes of trainers carried out from end to end on tiny models and local files."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from rlalign import cli
+from rlalign.recipe import TrainerRecipe, load_any_recipe
+from rlalign.rundir import RunDirectory
+from rlalign.trainers import runs as carrying_out
+from tests.trainers import tiny
+from tests.trainers.runs import save_model, save_pairs, write_recipe
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RLALIGN_CACHE", str(tmp_path / "cache"))
+
+
+def losses(run: Path) -> list[float]:
+    """The training losses in a run's metrics."""
+    return [row["loss"] for row in RunDirectory.open(run).metrics()]
+
+
+def recipe(path: Path, *overrides: str) -> TrainerRecipe:
+    """A trainer's recipe from a file."""
+    loaded = load_any_recipe(path, list(overrides))
+    assert isinstance(loaded, TrainerRecipe)
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype", "template", "pad"),
+    [
+        ("llama", torch.float32, True, True),
+        ("gpt2", torch.float16, False, False),
+        ("qwen2", torch.bfloat16, True, False),
+        ("gpt_neox", torch.float32, False, True),
+    ],
+)
+def test_local_model_and_file_train_with_one_command(
+    tmp_path: Path, family: str, dtype: torch.dtype, template: bool, pad: bool
+) -> None:
+    save_model(tmp_path / "model", family, dtype=dtype, template=template, pad=pad)
+    rows = tiny.chats() if template else tiny.pairs()
+    save_pairs(tmp_path / "pairs.jsonl", rows)
+    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", data={"evaluation_share": 0.25})
+    assert cli.run(["train", "mine.yaml", "--out", "run"]) == 0
+    run = RunDirectory.open("run")
+    assert run.status == "finished"
+    assert len(losses(tmp_path / "run")) == 4
+    assert losses(tmp_path / "run")[0] == pytest.approx(0.6931, abs=1e-3)
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+    final = next(row for row in run.evaluations() if row["phase"] == "final")
+    assert final["pairs"] == 4
+    assert {"accuracy", "kl_reverse", "kl_forward", "policy_length"} <= set(final)
+    assert (tmp_path / "run" / "samples.jsonl").read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize("trainer", ["simpo", "hypo", "srpo"])
+def test_each_trainer_has_recipes(tmp_path: Path, trainer: str) -> None:
+    save_model(tmp_path / "model")
+    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
+    changes: dict[str, Any] = {"trainer": trainer, "training": {"max_steps": 2}}
+    if trainer == "srpo":
+        changes |= {"training": {"max_steps": 2, "max_length": 512}, "evaluation": {"revisions": 1}}
+        changes["data"] = {"evaluation_share": 0.25}
+    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", **changes)
+    assert cli.run(["train", "mine.yaml", "model.attention=eager", "--out", "run"]) == 0
+    assert len(losses(tmp_path / "run")) == 2
+
+
+class _Interrupt(TrainerCallback):
+    """Sends this process a signal in the middle of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the next trainers be told to stop during a step."""
+    plain = carrying_out._make_trainer
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        trainer, callback = plain(*args, **kwargs)
+        trainer.add_callback(_Interrupt(step))
+        return trainer, callback
+
+    monkeypatch.setattr(carrying_out, "_make_trainer", make)
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_interrupted_run_is_resumed_to_the_same_losses(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    adapter: bool,
+) -> None:
+    save_model(tmp_path / "model")
+    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
+    changes: dict[str, Any] = {"training": {"max_steps": 6}, "data": {"evaluation_share": 0.25}}
+    if adapter:
+        changes["peft"] = {"r": 2, "alpha": 4}
+    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", **changes)
+    assert cli.run(["train", "mine.yaml", "--out", "whole"]) == 0
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 3)
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(["train", "mine.yaml", "--out", "cut"])
+    assert stopped.value.code == 143
+    assert capsys.readouterr().err.splitlines()[-1].endswith("go on with: rlalign resume cut")
+    assert RunDirectory.open("cut").status == "interrupted"
+    assert len(losses(tmp_path / "cut")) == 4
+    assert cli.run(["resume", "cut"]) == 0
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert len(set(losses(tmp_path / "whole"))) > 3
+    finals = [RunDirectory.open(name).evaluations()[-1] for name in ("cut", "whole")]
+    for row in finals:
+        row.pop("time")
+    assert finals[0] == finals[1]
+
+
+def test_checkpoint_cut_short_by_a_kill_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path / "model")
+    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
+    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", training={"max_steps": 6})
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 3)
+        with pytest.raises(SystemExit):
+            cli.run(["train", "mine.yaml", "--out", "cut"])
+    (tmp_path / "cut" / "checkpoints" / "checkpoint-4" / "rlalign.json").unlink()
+    assert cli.run(["resume", "cut"]) == 0
+    assert [row["step"] for row in RunDirectory.open("cut").metrics()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_adapter_is_saved_alone_and_evaluated_on_its_base(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "model")
+    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
+    write_recipe(
+        tmp_path / "mine.yaml",
+        "model",
+        "pairs.jsonl",
+        peft={"r": 2, "alpha": 4, "dropout": 0.0},
+        data={"evaluation_share": 0.25},
+    )
+    assert cli.run(["train", "mine.yaml", "--out", "run"]) == 0
+    assert (tmp_path / "run" / "model" / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "run" / "model" / "model.safetensors").exists()
+    capsys.readouterr()
+    assert cli.run(["evaluate", "run", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)["validation"]["figures"]
+    final = RunDirectory.open("run").evaluations()[-1]
+    assert figures["accuracy"] == final["accuracy"]
+    assert figures["kl_reverse"] == pytest.approx(final["kl_reverse"], abs=1e-4)
+
+
+def test_run_is_evaluated_with_other_data_and_rewards(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "model")
+    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
+    save_pairs(tmp_path / "others.jsonl", tiny.pairs(5, seed=9))
+    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl")
+    (tmp_path / "vowels.py").write_text(
+        "def count(prompt, answer):\n    return sum(letter in 'aeiou' for letter in answer)\n"
+    )
+    assert cli.run(["train", "mine.yaml", "--out", "run"]) == 0
+    capsys.readouterr()
+    command = ["evaluate", "run", "--dataset", "others.jsonl", "--reward", "vowels.py:count"]
+    assert cli.run([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["others.jsonl"]
+    assert found["figures"]["pairs"] == 5
+    assert 0 <= found["figures"]["win_rate"] <= 1
+    assert "policy_reward" in found["samples"][0]
+    assert cli.run([*command, "--checkpoint", "checkpoint-2", "--prompts", "0"]) == 0
+
+
+def test_streamed_dataset_trains(tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
+    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", data={"streaming": True})
+    assert cli.run(["train", "mine.yaml", "--out", "run"]) == 0
+    assert len(losses(tmp_path / "run")) == 4
+
+
+def test_early_stopping_ends_training(tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
+    write_recipe(
+        tmp_path / "mine.yaml",
+        "model",
+        "pairs.jsonl",
+        # Without a step to take nothing can improve.
+        training={"max_steps": 40, "learning_rate": 0.0},
+        data={"evaluation_share": 0.25},
+        evaluation={"early_stopping": 2, "prompts": 0},
+    )
+    assert cli.run(["train", "mine.yaml", "--out", "run"]) == 0
+    assert RunDirectory.open("run").metrics()[-1]["step"] < 12
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "model")
+    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
+    write_recipe(
+        tmp_path / "mine.yaml",
+        "model",
+        "pairs.jsonl",
+        training={"max_steps": 20, "learning_rate": 1e30, "max_grad_norm": 1e30},
+    )
+    assert cli.run(["train", "mine.yaml", "--out", "run"]) == 2
+    assert "not finite" in capsys.readouterr().err
+    assert RunDirectory.open("run").status == "failed"
+
+
+def test_runs_of_trainers_are_reported_with_samples_side_by_side(tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
+    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", data={"evaluation_share": 0.25})
+    for trainer, seed in (("dpo", 0), ("dpo", 1), ("simpo", 0)):
+        command = ["train", "mine.yaml", f"trainer={trainer}", f"seed={seed}"]
+        assert cli.run([*command, "--out", f"runs/{trainer}-{seed}"]) == 0
+    assert cli.run(["report", "runs", "--out", "report"]) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "initial model" in page
+    assert "data:image/png" in page
+    results = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert [(g["label"], len(g["runs"])) for g in results["groups"]] == [("dpo", 2), ("simpo", 1)]
+    assert results["groups"][0]["final"]["validation"]["accuracy"]["seeds"] == 2
