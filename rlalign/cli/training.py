@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 
 from rlalign.cli.arguments import Overrides, Progress, RecipeName, progress_wanted
+from rlalign.errors import RecipeError
 
 TRAIN_EXAMPLE = "Example: rlalign train iql/local/hopper-medium-v0 seed=1 offline.steps=1e5"
 RESUME_EXAMPLE = "Example: rlalign resume runs/demo-seed0"
@@ -17,6 +19,18 @@ SWEEP_EXAMPLE = (
     "Example: rlalign sweep iql/local/hopper-medium-v0 --seeds 5 settings.expectile=0.7,0.9"
 )
 RUNS = Path("runs")
+Launch = Annotated[
+    str | None,
+    typer.Option(
+        "--launch",
+        help="Language models on several GPUs: zero2, zero3, fsdp2, multi_gpu, or an accelerate "
+        "config file.",
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option("--processes", min=1, help="With --launch: GPUs. [default: the config's]"),
+]
 
 
 def train(
@@ -26,6 +40,8 @@ def train(
         Path | None,
         typer.Option("--out", "-o", help="The run directory. [default: runs/RECIPE-seedN]"),
     ] = None,
+    launch: Launch = None,
+    processes: Processes = None,
     progress: Progress = None,
 ) -> None:
     """Train an agent or a language model as a recipe says.
@@ -38,6 +54,9 @@ def train(
     loaded = load_any_recipe(recipe, overrides or [])
     check_recipe(loaded, recipe)
     directory = out if out is not None else _free_directory(recipe, loaded.seed)
+    if launch is not None:
+        _require_trainer(isinstance(loaded, TrainerRecipe), recipe)
+        _launch(launch, processes, ["train", recipe, *(overrides or []), "--out", str(directory)])
     with _telling_how_to_go_on(directory):
         if isinstance(loaded, TrainerRecipe):
             from rlalign.trainers.runs import train as align
@@ -52,6 +71,8 @@ def train(
 
 def resume(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
+    launch: Launch = None,
+    processes: Processes = None,
     progress: Progress = None,
 ) -> None:
     """Continue a run from its last checkpoint."""
@@ -59,6 +80,9 @@ def resume(
     from rlalign.rundir import RunDirectory
 
     of_trainer = isinstance(RunDirectory.open(run).any_recipe, TrainerRecipe)
+    if launch is not None:
+        _require_trainer(of_trainer, str(run))
+        _launch(launch, processes, ["resume", str(run)])
     with _telling_how_to_go_on(run):
         if of_trainer:
             from rlalign.trainers.runs import resume as resume_aligning
@@ -120,7 +144,20 @@ def recipe_slug(recipe: str) -> str:
     return "-".join(part for part in path.parts if part not in ("/", ".", ".."))
 
 
+def _require_trainer(of_trainer: bool, source: str) -> None:
+    if not of_trainer:
+        raise RecipeError(f"{source}: --launch is for trainers of language models, not for agents")
+
+
+def _launch(config: str, processes: int | None, arguments: list[str]) -> None:
+    from rlalign.trainers.launching import launch
+
+    launch(config, processes, arguments)
+
+
 def _free_directory(recipe: str, seed: int) -> Path:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise RecipeError("several processes need the same run directory: give --out DIRECTORY")
     first = RUNS / f"{recipe_slug(recipe)}-seed{seed}"
     candidate, number = first, 2
     while candidate.exists():
@@ -139,6 +176,8 @@ def _telling_how_to_go_on(directory: Path) -> Iterator[None]:
 
 
 def _tell_result(directory: Path) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of several processes; the first one tells
     from rlalign.report import describe_run
 
     typer.echo(describe_run(directory))
