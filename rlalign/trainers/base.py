@@ -14,10 +14,10 @@ from datasets import Dataset
 from torch import Tensor
 from transformers.trainer_utils import get_last_checkpoint
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer import add_fused_lm_head
 from trl.trainer.utils import use_adapter
 
 from rlalign.errors import SettingsError
+from rlalign.trainers.head import add_head
 from rlalign.trainers.interruption import SaveOnSignal
 from rlalign.trainers.ledger import FiniteWatch, Ledger
 from rlalign.trainers.rows import Tokens, as_rows, end_tokens, prompts_of
@@ -65,6 +65,8 @@ class PreferenceTrainer(trl.DPOTrainer):
         without_reference = not self.needs_reference and self.online_kl_every == 0
         if without_reference and ref_model is not None:
             raise SettingsError(f"{self._name} has no reference model; leave ref_model out")
+        if ref_model is model:
+            raise SettingsError("ref_model is the policy itself; leave it out to have a copy")
         if ref_model is None and not without_reference:
             ref_model = self._copied_reference(model, args, kwargs.get("peft_config"))
         with _loading_no_reference(args) if without_reference else contextlib.nullcontext():
@@ -75,8 +77,7 @@ class PreferenceTrainer(trl.DPOTrainer):
             self.ref_model.requires_grad_(False)
         self._check_reference()
         if not self.uses_trl_loss:
-            plain = self.model.get_base_model() if _is_peft(self.model) else self.model
-            add_fused_lm_head(plain)
+            self._add_heads()
         self._stopper = SaveOnSignal()
         self.add_callback(self._stopper)
 
@@ -277,6 +278,14 @@ class PreferenceTrainer(trl.DPOTrainer):
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
     # Internals.
+
+    def _add_heads(self) -> None:
+        """Replace TRL's heads by ones that compute log-probabilities and nothing besides."""
+        single = self.accelerator.num_processes == 1
+        policy = self.model.get_base_model() if _is_peft(self.model) else self.model
+        add_head(policy, single_process=single)
+        if self.ref_model is not None and single and not self.is_deepspeed_enabled:
+            add_head(self.ref_model, single_process=single)
 
     def _check_finite(self) -> None:
         self._watch.check(self._name, get_last_checkpoint(self.args.output_dir))

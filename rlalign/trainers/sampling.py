@@ -73,7 +73,7 @@ class TransformersSampler:
             eos_token_id=sorted(ends) or None,
             pad_token_id=self.pad,
             use_cache=True,
-            # Spoilt weights then show in the loss, which names the step, instead of in `multinomial`.
+            # Spoilt weights then show in the loss, which names the step, not in `multinomial`.
             remove_invalid_values=True,
         )
 

@@ -21,7 +21,7 @@ from tests.trainers import tiny
 
 SHORT = RevisionTemplate("short", "{prompt}", "{prompt}({draft})", "(", ")")
 EXTRA: dict[str, dict[str, Any]] = {
-    "dpo": {"online_kl_every": 3},
+    "dpo": {},
     "simpo": {},
     "hypo": {"kl_weight": 0.05, "max_new_tokens": 4},
     "srpo": {},
