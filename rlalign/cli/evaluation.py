@@ -57,6 +57,9 @@ def evaluate(
     revisions: Annotated[
         int | None, typer.Option("--revisions", min=0, help="Language models: self-revisions.")
     ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Language models: keep the result for the report.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate what a run trained.
@@ -70,7 +73,7 @@ def evaluate(
         from rlalign.cli.preferences import evaluate_run
 
         asked = {"prompts": prompts, "reward": reward, "revisions": revisions}
-        evaluate_run(run, checkpoint, dataset, asked, as_json=as_json)
+        evaluate_run(run, checkpoint, dataset, asked, record=record, as_json=as_json)
         return
     from rlalign.cli.policies import load
     from rlalign.data.d4rl import reference_of_environment

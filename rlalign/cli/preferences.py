@@ -44,6 +44,7 @@ def evaluate_run(
     dataset: str | None,
     asked: Mapping[str, Any],
     *,
+    record: bool,
     as_json: bool,
 ) -> None:
     """Evaluate a trainer's run and print figures and a sample."""
@@ -57,7 +58,9 @@ def evaluate_run(
     if not isinstance(recipe, TrainerRecipe):
         raise CheckpointError(f"{directory}: a run of an agent, not of a trainer")
     changes = {key: value for key, value in asked.items() if value is not None}
-    found = evaluate(run, recipe, checkpoint=checkpoint, dataset=dataset, changes=changes)
+    found = evaluate(
+        run, recipe, checkpoint=checkpoint, dataset=dataset, changes=changes, record=record
+    )
     if as_json:
         document = {
             name: {"figures": one.figures, "samples": one.samples} for name, one in found.items()

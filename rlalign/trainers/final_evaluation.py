@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from rlalign.trainers.run_callback import RunCallback
 
 SAMPLES = "samples.jsonl"
+CANNOT_REVISE = (
+    "revisions need a model that was trained to revise (trainer srpo); set evaluation.revisions=0"
+)
 
 
 def evaluate_at_end(
@@ -51,6 +54,25 @@ def evaluate_at_end(
     return {"final": {name: one.figures for name, one in found.items()}}
 
 
+def check_evaluation(recipe: TrainerRecipe) -> None:
+    """Look for what the evaluation at the end needs, before hours of training.
+
+    Reward models are not loaded yet: they would take memory all the while.
+
+    Raises `RlalignError` for a reward function, judge or revision that cannot be had.
+    """
+    from rlalign.trainers.judges import endpoint_judge
+    from rlalign.trainers.rewards import load_reward
+
+    settings = recipe.evaluation
+    if settings.revisions and recipe.trainer != "srpo":
+        raise RlalignError(CANNOT_REVISE)
+    if settings.reward is not None and (settings.reward == "textworld" or ":" in settings.reward):
+        load_reward(settings.reward)
+    if settings.judge is not None:
+        endpoint_judge(settings.judge)
+
+
 def make_plan(
     recipe: TrainerRecipe, *, max_length: int | None, template: Any = None, **changes: Any
 ) -> Plan:
@@ -63,10 +85,7 @@ def make_plan(
 
     settings: PreferenceEvaluation = recipe.evaluation.model_copy(update=changes)
     if settings.revisions and template is None:
-        raise RlalignError(
-            "revisions need a model that was trained to revise (trainer srpo); "
-            "set evaluation.revisions=0"
-        )
+        raise RlalignError(CANNOT_REVISE)
     return Plan(
         prompts=settings.prompts,
         temperature=settings.temperature,
@@ -89,6 +108,7 @@ def evaluate_run(
     checkpoint: str = "latest",
     dataset: str | None = None,
     changes: Mapping[str, Any] | None = None,
+    record: bool = False,
 ) -> dict[str, Evaluated]:
     """Evaluate a run's model, or one of its checkpoints, beside the initial model.
 
@@ -99,6 +119,7 @@ def evaluate_run(
             ended; else a checkpoint's name.
         dataset: preference pairs to evaluate on; by default the recipe's held-out ones.
         changes: of fields of the recipe's `evaluation:` section.
+        record: write figures and samples into the run directory, for its report.
 
     Raises:
         RlalignError: if model, data, reward or judge cannot be had.
@@ -128,7 +149,15 @@ def evaluate_run(
         **(changes or {}),
     )
     policy, initial = _pair_of_voices(recipe, model, tokenizer)
-    return {name: evaluate(policy, initial, one.rows, plan) for name, one in held_out.items()}
+    found = {name: evaluate(policy, initial, one.rows, plan) for name, one in held_out.items()}
+    if record:
+        for name, evaluated in found.items():
+            step = next((row["step"] for row in reversed(run.metrics())), 0)
+            row = {"phase": "final", "dataset": name, "step": step}
+            run.log_evaluation({**row, **evaluated.figures})
+        write_samples(run.path, found)
+        run.close()
+    return found
 
 
 def trained_folder(run: RunDirectory, checkpoint: str) -> Path:

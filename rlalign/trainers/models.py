@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rlalign.recipe.trainer_schema import Model
 
 TEXTWORLD = "textworld"
+# What transformers raises for files that are missing, damaged, or of a kind it does not know.
+UNLOADABLE = (OSError, ValueError, KeyError, ImportError, RuntimeError)
 
 
 def model_path(name: str, *, progress: bool = False) -> str:
@@ -54,7 +56,7 @@ def load_tokenizer(model: Model, path: str) -> PreTrainedTokenizerBase:
     source = path if model.tokenizer is None else model.tokenizer
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=model.revision)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except UNLOADABLE as error:
         raise ModelError(f"{source}: the tokenizer cannot be loaded ({_reason(error)})") from None
     if tokenizer.eos_token is None:
         raise ModelError(
@@ -78,6 +80,7 @@ def load_model(
     Raises:
         ModelError: if it cannot be loaded, or does not fit the tokenizer.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     if model.dtype == "float16" and not adapter:
@@ -97,7 +100,7 @@ def load_model(
             revision=model.revision,
             **attention,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (*UNLOADABLE, SafetensorError) as error:
         raise ModelError(f"{model.name}: the model cannot be loaded ({_reason(error)})") from None
     check_vocabulary(loaded, tokenizer, model.name)
     return loaded

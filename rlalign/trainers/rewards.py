@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from rlalign.errors import ModelError, RlalignError
+from rlalign.trainers.models import UNLOADABLE
 
 Reward = Callable[[Sequence[Any], Sequence[str]], list[float]]
 """Rewards of completions, given their prompts (texts or lists of messages)."""
@@ -88,12 +89,13 @@ def _one_by_one(function: Callable[[Any, str], float], name: str) -> Reward:
 
 def _reward_model(name: str) -> Reward:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForSequenceClassification.from_pretrained(name)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (*UNLOADABLE, SafetensorError) as error:
         raise ModelError(f"reward model {name} cannot be loaded ({_reason(error)})") from None
     if model.config.num_labels != 1:
         raise ModelError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlalign.errors import CheckpointError, RecipeError, RlalignError, TrainingError
+from rlalign.errors import CheckpointError, DatasetError, RecipeError, RlalignError
 from rlalign.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -117,12 +117,14 @@ def _recipe(run: RunDirectory) -> TrainerRecipe:
 def _prepare(recipe: TrainerRecipe, directory: Path, *, progress: bool) -> _Parts:
     import torch
 
+    from rlalign.trainers.final_evaluation import check_evaluation
     from rlalign.trainers.models import TEXTWORLD, load_model, load_tokenizer, model_path
     from rlalign.trainers.preparation import check_length, describe, load_pairs
     from rlalign.trainers.recipe_config import build_config, check_training, defaults_of_model
 
     _quieten(progress)
     check_training(recipe)
+    check_evaluation(recipe)
     path = model_path(recipe.model.name, progress=progress)
     if recipe.model.name == TEXTWORLD and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # two threads are slower at its size
@@ -169,6 +171,11 @@ def _make_trainer(
     except ValueError as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RecipeError(f"the recipe cannot be carried out: {reason}") from None
+    if not parts.recipe.data.streaming and len(trainer.train_dataset) == 0:
+        raise DatasetError(
+            f"{parts.pairs.train.name}: every prompt fills training.max_length="
+            f"{parts.config.max_length} tokens, so no completion is left to learn from"
+        )
     trainer.remove_callback(PrinterCallback)
     for one in trainer.callback_handler.callbacks:
         if isinstance(one, SaveOnSignal):
@@ -185,8 +192,6 @@ def _carry_out(
 ) -> dict[str, Any]:
     try:
         with _recording(run):
-            if not parts.recipe.data.streaming and len(trainer.train_dataset) == 0:
-                raise TrainingError(_nothing_left(parts))
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             if trainer.interrupted is not None:
                 raise SystemExit(128 + trainer.interrupted)
@@ -225,13 +230,6 @@ def _recording(run: RunDirectory | None) -> Iterator[None]:
     except BaseException as error:
         finish("failed", f"{type(error).__name__}: {error}")
         raise
-
-
-def _nothing_left(parts: _Parts) -> str:
-    return (
-        f"{parts.pairs.train.name}: every prompt fills training.max_length="
-        f"{parts.config.max_length} tokens, so no completion is left to learn from"
-    )
 
 
 def _quieten(progress: bool) -> None:

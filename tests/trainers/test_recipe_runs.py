@@ -183,7 +183,8 @@ def test_run_is_evaluated_with_other_data_and_rewards(
     assert cli.run(["train", "mine.yaml", "--out", "run"]) == 0
     capsys.readouterr()
     command = ["evaluate", "run", "--dataset", "others.jsonl", "--reward", "vowels.py:count"]
-    assert cli.run([*command, "--json"]) == 0
+    assert cli.run([*command, "--json", "--record"]) == 0
+    assert RunDirectory.open("run").evaluations()[-1]["dataset"] == "others.jsonl"
     found = json.loads(capsys.readouterr().out)["others.jsonl"]
     assert found["figures"]["pairs"] == 5
     assert 0 <= found["figures"]["win_rate"] <= 1
