@@ -49,8 +49,6 @@ class PreferenceTrainer(trl.DPOTrainer):
     config_class: ClassVar[type[PreferenceConfig]] = PreferenceConfig
     needs_reference: ClassVar[bool] = True
     rows_per_pair: ClassVar[int] = 2
-    # TRL's own loss also reads the distributions' entropy, mean logits and best tokens.
-    uses_trl_loss: ClassVar[bool] = False
 
     def __init__(self, model: Any, ref_model: Any = None, args: Any = None, **kwargs: Any) -> None:
         if args is None:
@@ -76,12 +74,17 @@ class PreferenceTrainer(trl.DPOTrainer):
         if self.ref_model is not None:
             self.ref_model.requires_grad_(False)
         self._check_reference()
-        if not self.uses_trl_loss:
+        if not self.takes_trl_loss(args):
             self._add_heads()
         self._stopper = SaveOnSignal()
         self.add_callback(self._stopper)
 
     # The method's part.
+
+    @staticmethod
+    def takes_trl_loss(args: Any) -> bool:
+        """Whether the loss is TRL's own, which needs more of its head than log-probabilities."""
+        return False
 
     def method_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """Return the scalar loss of a collated batch; metrics go to `record`."""

@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from rlalign.settings import require
-from rlalign.trainers.base import PreferenceTrainer
+from rlalign.trainers.dpo import DPOTrainer
 from rlalign.trainers.losses import (
-    dpo_loss,
     importance,
     reverse_kl_surrogate,
     reverse_kl_surrogate_to_go,
@@ -81,7 +80,7 @@ class HyPOConfig(PreferenceConfig):
         return self.kl_weight > 0 or super().samples_in_training
 
 
-class HyPOTrainer(PreferenceTrainer):
+class HyPOTrainer(DPOTrainer):
     """Hybrid preference optimisation.
 
     L = E_pairs[ -log sigmoid( beta (ratio_w - ratio_l) ) ] + lambda E_x KL( pi(.|x) || ref(.|x) )
@@ -105,29 +104,19 @@ class HyPOTrainer(PreferenceTrainer):
         self._next = 0
         super().__init__(*args, **kwargs)
 
+    @staticmethod
+    def takes_trl_loss(args: Any) -> bool:
+        """Never: HyPO has one loss."""
+        return False
+
     def method_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """The pairs' loss, and in training lambda times the surrogate of the online KL."""
-        loss = self._pair_loss(model, inputs)
+        loss = self.pair_loss(model, inputs)
+        self.record({"loss/pairs": loss})
         if self.mode == "train" and self._samples:
             repeats = self.args.sample_every if not self.args.reuse_samples else 1
             loss = loss + repeats * self.args.kl_weight * self._online_term(model)
         return loss
-
-    def _pair_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
-        scored = self.policy_scores(model, inputs)
-        chosen, rejected = scored.sums.chunk(2)
-        ref_chosen, ref_rejected = self.pair_references(inputs)
-        chosen, rejected = chosen - ref_chosen, rejected - ref_rejected
-        loss = dpo_loss(
-            chosen_ratio=chosen,
-            rejected_ratio=rejected,
-            beta=self.args.beta,
-            label_smoothing=self.args.label_smoothing,
-        ).mean()
-        beta = self.args.beta
-        self.record_pairs(chosen=beta * chosen, rejected=beta * rejected, scored=scored)
-        self.record({"loss/pairs": loss})
-        return self.with_router_loss(loss, scored)
 
     def _online_term(self, model: Any) -> Tensor:
         """The online KL on the samples of the next micro-batch."""

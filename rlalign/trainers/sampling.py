@@ -100,11 +100,14 @@ class TransformersSampler:
         ids = [[self.pad] * (longest - len(prompt)) + prompt for prompt in prompts]
         mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         device = self.accelerator.device
+        # A mixture's balancing loss fits the tokens of training, not one step with a cache.
+        routed = hasattr(model.config.get_text_config(), "output_router_logits")
         with self.accelerator.autocast():
             drawn = model.generate(
                 input_ids=torch.tensor(ids, device=device),
                 attention_mask=torch.tensor(mask, device=device),
                 generation_config=self._generation,
+                **({"output_router_logits": False} if routed else {}),
             )
         return [until_end(row, self.ends) for row in drawn[:, longest:].tolist()]
 

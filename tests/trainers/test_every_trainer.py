@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import signal
@@ -10,13 +11,20 @@ from typing import Any
 
 import pytest
 import torch
+import trl
 from datasets import Dataset, IterableDataset
 from peft import AutoPeftModelForCausalLM, LoraConfig
 from torch import Tensor
-from transformers import AutoModelForCausalLM, EarlyStoppingCallback, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    EarlyStoppingCallback,
+    MixtralConfig,
+    MixtralForCausalLM,
+    TrainerCallback,
+)
 
 from rlalign.errors import SettingsError, TrainingError
-from rlalign.trainers import TRAINERS, RevisionTemplate
+from rlalign.trainers import TRAINERS, PreferenceConfig, RevisionTemplate
 from tests.trainers import tiny
 
 SHORT = RevisionTemplate("short", "{prompt}", "{prompt}({draft})", "(", ")")
@@ -279,3 +287,38 @@ def test_architectures(method: str, tmp_path: Path, family: str) -> None:
 def test_metrics_from_logits_are_refused(method: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="compute_metrics"):
         make(method, tmp_path, trainer={"compute_metrics": lambda _: {}})
+
+
+def test_config_is_read_from_a_command_line_as_trl_does(method: str, tmp_path: Path) -> None:
+    parser = trl.TrlParser((TRAINERS[method][0],))
+    assert "--online_kl_every" in parser.format_help()
+    arguments = ["--output_dir", str(tmp_path), "--beta", "0.7", "--max_new_tokens", "9"]
+    (config,) = parser.parse_args_and_config(arguments)
+    assert type(config) is TRAINERS[method][0]
+    assert (config.beta, config.max_new_tokens) == (0.7, 9)
+    documented = TRAINERS[method][0].__doc__ or ""
+    for field in dataclasses.fields(TRAINERS[method][0]):
+        own = field.name not in {known.name for known in dataclasses.fields(PreferenceConfig)}
+        assert not own or f"{field.name}: " in documented
+
+
+def test_mixture_of_experts_adds_its_load_balancing_loss(method: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1}
+    config = MixtralConfig(**tiny.SIZES, **tiny.BODY, **sizes, output_router_logits=True)
+    losses = {}
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        model = MixtralForCausalLM(config)
+        trainer = make(method, tmp_path, model=model, router_aux_loss_coef=weight, max_steps=1)
+        trainer.train()
+        losses[weight] = tiny.losses(trainer)[0]
+    balance = trainer.state.log_history[0]["aux_loss"]
+    assert balance > 0.5
+    assert losses[1.0] - losses[0.0] == pytest.approx(balance, abs=1e-3)
+
+
+def test_reference_that_is_the_policy_itself_is_refused(method: str, tmp_path: Path) -> None:
+    model = tiny.model()
+    with pytest.raises(SettingsError, match="ref_model"):
+        make(method, tmp_path, model=model, trainer={"ref_model": model})

@@ -1,0 +1,82 @@
+"""Two processes with half a batch each learn what one process learns with the whole of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = """
+import json, os, sys
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from rlalign.trainers import TRAINERS, RevisionTemplate
+from tests.trainers import tiny
+
+method, folder, batch, extra = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+config_class, trainer_class = TRAINERS[method]
+settings = tiny.settings(folder / "out", per_device_train_batch_size=batch, **json.loads(extra))
+if "WORLD_SIZE" in os.environ:
+    settings["ddp_backend"] = "gloo"
+if method == "srpo":
+    RevisionTemplate("short", "{prompt}", "{prompt}({draft})", "(", ")").save(folder)
+    settings["template"] = str(folder)
+trainer = trainer_class(
+    model=tiny.model(),
+    args=config_class(**settings),
+    train_dataset=tiny.pairs(),
+    processing_class=tiny.tokenizer(),
+)
+trainer.train()
+if trainer.is_world_process_zero():
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    (folder / "rows.json").write_text(json.dumps(rows))
+"""
+
+
+def train(method: str, folder: Path, processes: int, batch: int, **extra: Any) -> Any:
+    folder.mkdir()
+    program = folder / "program.py"
+    program.write_text(PROGRAM)
+    launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone"]
+    count = [] if processes == 1 else [f"--nproc_per_node={processes}"]
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [
+            *(sys.executable, *launcher, *count, str(program)),
+            *(method, str(folder), str(batch), json.dumps(extra)),
+        ],
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "rows.json").read_text())
+
+
+@pytest.mark.parametrize("method", ["dpo", "simpo", "hypo", "srpo"])
+def test_halves_of_a_batch_add_up(tmp_path: Path, method: str) -> None:
+    extra = {"kl_weight": 0.0, "max_new_tokens": 4} if method == "hypo" else {}
+    one = train(method, tmp_path / "one", 1, 8, **extra)
+    two = train(method, tmp_path / "two", 2, 4, **extra)
+    for name in ("loss", "rewards/margins", "logps/chosen"):
+        found, expected = [row[name] for row in two], [row[name] for row in one]
+        assert found == pytest.approx(expected, abs=1e-3)
+    assert one[-1]["loss"] < one[0]["loss"] - 0.02
+
+
+def test_each_process_draws_samples_of_its_own(tmp_path: Path) -> None:
+    rows = train("hypo", tmp_path / "two", 2, 4, kl_weight=0.05, max_new_tokens=4)
+    assert len(rows) == 4
+    assert rows[0]["online_kl"] == pytest.approx(0.0, abs=1e-4)
+    assert rows[-1]["online_kl"] != 0.0
+    assert rows[-1]["loss"] < rows[0]["loss"]
