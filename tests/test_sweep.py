@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rlalign.errors import CheckpointError, RecipeError
+from rlalign.recipe import Recipe
 from rlalign.rundir import RunDirectory
 from rlalign.sweep import plan, run_sweep
 from rlalign.sweep_engines import Command, Outcome, Outcomes, local_engine, ray_engine
@@ -45,10 +46,11 @@ def test_grid_spans_all_combinations_and_seeds(recipe: str, tmp_path: Path) -> N
     jobs = plan(recipe, grid, seeds=2, folder=tmp_path / "runs")
     assert len(jobs) == 8
     assert len({job.directory for job in jobs}) == 8
-    assert {job.recipe.settings["expectile"] for job in jobs} == {0.7, 0.9}
-    assert [job.recipe.settings["hidden"] for job in jobs[:3]] == [[8, 8], [8, 8], [4]]
-    assert {job.recipe.seed for job in jobs} == {0, 1}
-    assert {job.recipe.offline.steps for job in jobs} == {5}
+    recipes = [job.recipe for job in jobs if isinstance(job.recipe, Recipe)]
+    assert {one.settings["expectile"] for one in recipes} == {0.7, 0.9}
+    assert [one.settings["hidden"] for one in recipes[:3]] == [[8, 8], [8, 8], [4]]
+    assert {one.seed for one in recipes} == {0, 1}
+    assert {one.offline.steps for one in recipes} == {5}
     # What does not vary is not part of a folder's name.
     assert not any("steps" in job.directory.parent.name for job in jobs)
 

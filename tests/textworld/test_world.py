@@ -15,7 +15,9 @@ from rlalign.textworld.words import FACTS, FILLERS, NEW_SUBJECTS, SUBJECTS, VERB
 from rlalign.textworld.writer import Habits, draw_request, write_answer
 
 FOX = Request("fox", {"colour": "red", "place": "forest", "item": "map"})
-FAULTLESS = Habits(*[0.0] * 3, packs=0.5, joins=0.5, fills=0.0, repeats=0.0, slips=0.0)
+FAULTLESS = Habits(
+    forgets=0.0, errs=0.0, invents=0.0, packs=0.5, joins=0.5, fills=0.0, repeats=0.0, slips=0.0
+)
 
 
 def test_request_is_read_back() -> None:

@@ -59,7 +59,10 @@ def test_implicit_prompt_agrees_with_trl(tmp_path: Path) -> None:
 
 
 def test_prompt_as_text_beside_conversations_gives_way_to_them(tmp_path: Path) -> None:
-    row = {"prompt": "Say hi", **{s: [*CHAT["prompt"], *CHAT[s]] for s in ("chosen", "rejected")}}
+    row: dict[str, Any] = {
+        "prompt": "Say hi",
+        **{s: [*CHAT["prompt"], *CHAT[s]] for s in ("chosen", "rejected")},
+    }
     row["score_chosen"] = 8.5
     assert rows_of(write(tmp_path / "a.jsonl", row)) == [CHAT]
 
