@@ -7,7 +7,6 @@ import copy
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import trl
 from datasets import Dataset
@@ -20,15 +19,12 @@ from rlalign.errors import SettingsError
 from rlalign.trainers.head import add_head
 from rlalign.trainers.interruption import SaveOnSignal
 from rlalign.trainers.ledger import FiniteWatch, Ledger
-from rlalign.trainers.rows import Tokens, as_rows, end_tokens, prompts_of
-from rlalign.trainers.sampling import Sampler, TransformersSampler, VLLMSampler
+from rlalign.trainers.online import EVALUATION, OnlineSamples
 from rlalign.trainers.scoring import Scored, score
 from rlalign.trainers.settings import PreferenceConfig
 
-EVALUATION = 1_000_000  # streams of random numbers from here on are those of evaluations
 
-
-class PreferenceTrainer(trl.DPOTrainer):
+class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
     """TRL's `DPOTrainer`, with its arguments and dataset formats, and a loss to override.
 
     Beyond TRL: a policy that is an object is copied for the reference, so that both agree at the
@@ -59,7 +55,6 @@ class PreferenceTrainer(trl.DPOTrainer):
         self.online_kl_every: int = getattr(args, "online_kl_every", 0)
         self._ledgers = {"train": Ledger(), "eval": Ledger()}
         self._watch = FiniteWatch()
-        self._sampler: Sampler | None = None
         without_reference = not self.needs_reference and self.online_kl_every == 0
         if without_reference and ref_model is not None:
             raise SettingsError(f"{self._name} has no reference model; leave ref_model out")
@@ -164,68 +159,6 @@ class PreferenceTrainer(trl.DPOTrainer):
         self.record({"aux_loss": scored.router_loss})
         return loss + self.router_aux_loss_coef * scored.router_loss
 
-    # Samples of the policy.
-
-    def draw(self, prompts: Tokens, *, count: int = 1, stream: int = 0) -> dict[str, Tensor]:
-        """Draw completions from the policy: `count` for each prompt, one prompt after the other.
-
-        The random numbers depend on seed, step, process and stream alone, and those of training
-        stay as they are: a run that samples trains on the same batches as one that does not, and a
-        resumed run draws what it would have drawn.
-
-        Args:
-            prompts: token ids.
-            count: completions of each.
-            stream: tells draws within one step apart.
-
-        Returns:
-            Rows as the collators make them, [prompts * count, length].
-        """
-        sampler = self._make_sampler() if self._sampler is None else self._sampler
-        self._sampler = sampler
-        self._check_room(prompts)
-        repeated = [prompt for prompt in prompts for _ in range(count)]
-        words = (self.args.seed, self.state.global_step, self.accelerator.process_index, stream)
-        seed = int(np.random.SeedSequence(words).generate_state(1)[0])
-        step = self.state.global_step
-        completions = sampler.draw(self.model_wrapped, repeated, seed=seed, step=step)
-        return as_rows(
-            repeated,
-            completions,
-            pad=self._tokenizer.pad_token_id,
-            device=self.accelerator.device,
-        )
-
-    def prompts(self, inputs: dict[str, Tensor]) -> Tokens:
-        """Return the prompts of a collated batch, one for each pair."""
-        return prompts_of(inputs, inputs["input_ids"].shape[0] // self.rows_per_pair)
-
-    def record_samples(self, rows: dict[str, Tensor], *, ratio: Tensor) -> None:
-        """Record the online KL, E_pi[ log pi(y|x) - log ref(y|x) ], of completions from the policy.
-
-        Args:
-            rows: the samples.
-            ratio: [rows], their summed log-ratios.
-        """
-        lengths = rows["completion_mask"].sum(1)
-        last = rows["attention_mask"].sum(1, keepdim=True) - 1
-        final = rows["input_ids"].gather(1, last).squeeze(1)
-        ends = torch.tensor(sorted(self._ends()), device=final.device)
-        self.record(
-            {
-                "online_kl": ratio,
-                "samples/length": lengths,
-                "samples/unfinished": (~torch.isin(final, ends)).float(),
-            }
-        )
-
-    def measure_online_kl(self, inputs: dict[str, Tensor], stream: int) -> None:
-        """Draw one completion for each of a batch's prompts and record the KL."""
-        rows = self.draw(self.prompts(inputs), stream=stream)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            ratio = score(self.model_wrapped, rows).sums - self.reference_scores(rows).sums
-        self.record_samples(rows, ratio=ratio)
-
     # TRL's and transformers' hooks.
 
     def get_batch_samples(
@@ -293,6 +226,14 @@ class PreferenceTrainer(trl.DPOTrainer):
     def _check_finite(self) -> None:
         self._watch.check(self._name, get_last_checkpoint(self.args.output_dir))
 
+    def _check_reference(self) -> None:
+        samples = getattr(self.args, "samples_in_training", False)
+        if samples and self.ref_model is None and not _is_peft(self.model):
+            raise SettingsError(
+                "sampling in training needs the reference at hand: set precompute_ref_log_probs "
+                "to false or train an adapter"
+            )
+
     @staticmethod
     def _copied_reference(model: Any, args: Any, peft_config: Any) -> Any:
         """Copy a policy that is an object, unless the reference comes from elsewhere.
@@ -304,40 +245,6 @@ class PreferenceTrainer(trl.DPOTrainer):
         if isinstance(model, str) or _is_peft(model) or peft_config is not None or sharded:
             return None
         return None if args.precompute_ref_log_probs else copy.deepcopy(model)
-
-    def _check_reference(self) -> None:
-        samples = getattr(self.args, "samples_in_training", False)
-        if samples and self.ref_model is None and not _is_peft(self.model):
-            raise SettingsError(
-                "sampling in training needs the reference at hand: set precompute_ref_log_probs "
-                "to false or train an adapter"
-            )
-
-    def _check_room(self, prompts: Tokens) -> None:
-        room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        longest, new = max(len(prompt) for prompt in prompts), self.args.max_new_tokens
-        if room is not None and longest + new > room:
-            raise SettingsError(
-                f"max_new_tokens {new} after a prompt of {longest} tokens exceeds the model's "
-                f"{room} positions; lower max_new_tokens or leave out longer prompts"
-            )
-
-    def _ends(self) -> set[int]:
-        return end_tokens(self.accelerator.unwrap_model(self.model), self._tokenizer)
-
-    def _make_sampler(self) -> Sampler:
-        if self.args.use_vllm:
-            return VLLMSampler(
-                self.model, self.accelerator, self._tokenizer, self.args, self._ends()
-            )
-        return TransformersSampler(
-            self.accelerator,
-            self._tokenizer,
-            ends=self._ends(),
-            max_new_tokens=self.args.max_new_tokens,
-            batch_size=self.args.generation_batch_size,
-            checkpointing=self.args.gradient_checkpointing_kwargs,
-        )
 
 
 @contextlib.contextmanager
