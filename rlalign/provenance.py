@@ -18,6 +18,12 @@ PACKAGES = (
     "minari",
     "safetensors",
     "pydantic",
+    "transformers",
+    "tokenizers",
+    "trl",
+    "datasets",
+    "accelerate",
+    "peft",
 )
 
 

@@ -34,7 +34,9 @@ def evaluate(
         str | None,
         typer.Option("--environment", "-e", help="A gymnasium id. [default: the run's]"),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the initial states.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the initial states, or samples.")
+    ] = 0,
     stochastic: Annotated[
         bool, typer.Option("--stochastic", help="Sample actions instead of taking the mode.")
     ] = False,
@@ -73,7 +75,7 @@ def evaluate(
         from rlalign.cli.preferences import evaluate_run
 
         asked = {"prompts": prompts, "reward": reward, "revisions": revisions}
-        evaluate_run(run, checkpoint, dataset, asked, record=record, as_json=as_json)
+        evaluate_run(run, checkpoint, dataset, asked, seed=seed, record=record, as_json=as_json)
         return
     from rlalign.cli.policies import load
     from rlalign.data.d4rl import reference_of_environment

@@ -44,6 +44,7 @@ def evaluate_run(
     dataset: str | None,
     asked: Mapping[str, Any],
     *,
+    seed: int,
     record: bool,
     as_json: bool,
 ) -> None:
@@ -59,7 +60,13 @@ def evaluate_run(
         raise CheckpointError(f"{directory}: a run of an agent, not of a trainer")
     changes = {key: value for key, value in asked.items() if value is not None}
     found = evaluate(
-        run, recipe, checkpoint=checkpoint, dataset=dataset, changes=changes, record=record
+        run,
+        recipe,
+        checkpoint=checkpoint,
+        dataset=dataset,
+        changes=changes,
+        seed=seed,
+        record=record,
     )
     if as_json:
         document = {

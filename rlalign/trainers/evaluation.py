@@ -39,6 +39,8 @@ class Plan:
         judge: compares two samples, or None.
         revisions: how often each sample is revised.
         template: how a draft is shown to be revised.
+        templated: the policy was trained on the template's plain view of prompts (SRPO), so both
+            models are shown that.
         shown: how many samples are kept to be read.
     """
 
@@ -52,6 +54,7 @@ class Plan:
     judge: Judge | None = None
     revisions: int = 0
     template: RevisionTemplate | None = None
+    templated: bool = False
     shown: int = 8
 
 
@@ -72,12 +75,12 @@ def evaluate(policy: Voice, initial: Voice, rows: Any, plan: Plan) -> Evaluated:
         rows: a dataset with the columns prompt, chosen and rejected.
         plan: what to do.
     """
-    figures = _on_pairs(policy, initial, rows, plan)
+    figures = _on_pairs(policy, initial, [_view(row, plan) for row in rows], plan)
     chosen = list(_first_prompts(rows, plan.prompts))
     if not chosen:
         return Evaluated(figures)
     asked = [row["prompt"] for row in chosen]
-    ids = [prompt_ids(row, policy.tokenizer) for row in chosen]
+    ids = [prompt_ids(_view(row, plan), policy.tokenizer) for row in chosen]
     ours = _sample(policy, ids, plan, plan.seed)
     theirs = _sample(initial, ids, plan, plan.seed + 1)
     figures |= _kl(policy, initial, ids, ours, theirs, plan)
@@ -95,6 +98,13 @@ def evaluate(policy: Voice, initial: Voice, rows: Any, plan: Plan) -> Evaluated:
     if plan.revisions:
         figures |= _revise(policy, asked, others, samples, plan)
     return Evaluated(figures, samples[: plan.shown])
+
+
+def _view(row: Any, plan: Plan) -> dict[str, Any]:
+    """A row as the models are shown it."""
+    if not plan.templated or plan.template is None:
+        return dict(row)
+    return {**row, "prompt": plan.template.generate(row["prompt"])}
 
 
 def _on_pairs(policy: Voice, initial: Voice, rows: Any, plan: Plan) -> Figures:

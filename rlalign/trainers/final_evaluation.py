@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from rlalign.recipe.trainer_schema import PreferenceEvaluation
     from rlalign.rundir import RunDirectory
     from rlalign.trainers.preparation import Pairs
+    from rlalign.trainers.revision import RevisionTemplate
     from rlalign.trainers.run_callback import RunCallback
 
 SAMPLES = "samples.jsonl"
 CANNOT_REVISE = (
-    "revisions need a model that was trained to revise (trainer srpo); set evaluation.revisions=0"
+    "revisions need a model that was trained to revise (trainer srpo) or whose folder brings a "
+    "revision_template.json; set evaluation.revisions=0"
 )
 
 
@@ -36,12 +39,15 @@ def evaluate_at_end(
 
     Returns the figures by dataset, under `final`.
     """
+    from rlalign.trainers.models import model_path
+
     if not pairs.held_out:
         return {"final": {}}
     policy, initial = _voices(recipe, trainer)
-    plan = make_plan(
-        recipe, max_length=trainer.args.max_length, template=getattr(trainer, "template", None)
-    )
+    template = getattr(trainer, "template", None)
+    if template is None:
+        template = _template(Path(model_path(recipe.model.name)))
+    plan = make_plan(recipe, max_length=trainer.args.max_length, template=template)
     found = {
         name: evaluate(policy, initial, held_out.rows, plan)
         for name, held_out in pairs.held_out.items()
@@ -54,10 +60,14 @@ def evaluate_at_end(
     return {"final": {name: one.figures for name, one in found.items()}}
 
 
-def check_evaluation(recipe: TrainerRecipe) -> None:
+def check_evaluation(recipe: TrainerRecipe, model_folder: str) -> None:
     """Look for what the evaluation at the end needs, before hours of training.
 
     Reward models are not loaded yet: they would take memory all the while.
+
+    Args:
+        recipe: says what to evaluate.
+        model_folder: of the initial model, which may bring a revision template.
 
     Raises `RlalignError` for a reward function, judge or revision that cannot be had.
     """
@@ -65,7 +75,7 @@ def check_evaluation(recipe: TrainerRecipe) -> None:
     from rlalign.trainers.rewards import load_reward
 
     settings = recipe.evaluation
-    if settings.revisions and recipe.trainer != "srpo":
+    if settings.revisions and recipe.trainer != "srpo" and _template(Path(model_folder)) is None:
         raise RlalignError(CANNOT_REVISE)
     if settings.reward is not None and (settings.reward == "textworld" or ":" in settings.reward):
         load_reward(settings.reward)
@@ -73,8 +83,20 @@ def check_evaluation(recipe: TrainerRecipe) -> None:
         endpoint_judge(settings.judge)
 
 
+def _template(*folders: Path) -> RevisionTemplate | None:
+    """The revision template in the first of some folders that has one."""
+    from rlalign.trainers.revision import FILE, RevisionTemplate
+
+    found = next((folder for folder in folders if (folder / FILE).is_file()), None)
+    return None if found is None else RevisionTemplate.load(found)
+
+
 def make_plan(
-    recipe: TrainerRecipe, *, max_length: int | None, template: Any = None, **changes: Any
+    recipe: TrainerRecipe,
+    *,
+    max_length: int | None,
+    template: RevisionTemplate | None = None,
+    **changes: Any,
 ) -> Plan:
     """What the recipe's `evaluation:` section asks for, with some fields changed.
 
@@ -97,6 +119,7 @@ def make_plan(
         judge=None if settings.judge is None else endpoint_judge(settings.judge),
         revisions=settings.revisions,
         template=template,
+        templated=recipe.trainer == "srpo",
         shown=settings.shown,
     )
 
@@ -108,6 +131,7 @@ def evaluate_run(
     checkpoint: str = "latest",
     dataset: str | None = None,
     changes: Mapping[str, Any] | None = None,
+    seed: int | None = None,
     record: bool = False,
 ) -> dict[str, Evaluated]:
     """Evaluate a run's model, or one of its checkpoints, beside the initial model.
@@ -119,6 +143,7 @@ def evaluate_run(
             ended; else a checkpoint's name.
         dataset: preference pairs to evaluate on; by default the recipe's held-out ones.
         changes: of fields of the recipe's `evaluation:` section.
+        seed: of the samples; None as the run's.
         record: write figures and samples into the run directory, for its report.
 
     Raises:
@@ -126,9 +151,8 @@ def evaluate_run(
     """
     from rlalign.data.preferences import load_preferences
     from rlalign.data.preferences.loading import Reading
-    from rlalign.trainers.models import load_trained
+    from rlalign.trainers.models import load_trained, model_path
     from rlalign.trainers.preparation import load_pairs
-    from rlalign.trainers.revision import FILE, RevisionTemplate
 
     folder = trained_folder(run, checkpoint)
     model, tokenizer = load_trained(recipe.model, folder)
@@ -141,13 +165,14 @@ def evaluate_run(
         raise RlalignError(
             f"{run.path}: the recipe names no held-out pairs; add --dataset NAME or PATH"
         )
-    template = RevisionTemplate.load(folder) if (folder / FILE).is_file() else None
     plan = make_plan(
         recipe,
         max_length=recipe.training.get("max_length", 1024),
-        template=template,
+        template=_template(folder, Path(model_path(recipe.model.name))),
         **(changes or {}),
     )
+    if seed is not None:
+        plan = dataclasses.replace(plan, seed=seed)
     policy, initial = _pair_of_voices(recipe, model, tokenizer)
     found = {name: evaluate(policy, initial, one.rows, plan) for name, one in held_out.items()}
     if record:

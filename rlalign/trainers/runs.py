@@ -124,8 +124,8 @@ def _prepare(recipe: TrainerRecipe, directory: Path, *, progress: bool) -> _Part
 
     _quieten(progress)
     check_training(recipe)
-    check_evaluation(recipe)
     path = model_path(recipe.model.name, progress=progress)
+    check_evaluation(recipe, path)
     if recipe.model.name == TEXTWORLD and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # two threads are slower at its size
     tokenizer = load_tokenizer(recipe.model, path)

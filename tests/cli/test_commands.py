@@ -15,7 +15,10 @@ from rlalign import cli
 from rlalign.recipe import parse_recipe
 from rlalign.rundir import RunDirectory
 
-HEAVY = ("torch", "gymnasium", "stable_baselines3", "matplotlib", "pydantic", "h5py", "minari")
+HEAVY = (
+    *("torch", "gymnasium", "stable_baselines3", "matplotlib", "pydantic", "h5py", "minari"),
+    *("transformers", "trl", "datasets", "peft"),
+)
 COMMANDS = [
     [],
     ["train"],
