@@ -160,6 +160,8 @@ def trainer(job: PreferenceJob, folder: str) -> Any:
     config_class, trainer_class = TRAINERS[job.algorithm]
     if job.algorithm == "hypo":
         settings |= {"max_new_tokens": job.new_tokens, "num_samples": 2}
+    if job.algorithm == "srpo":
+        settings["max_length"] = None  # with a draft in the prompt rows are longer; all are kept
     if job.algorithm == "simpo":
         settings |= {"beta": 2.0, "gamma_beta_ratio": 0.5}
     return trainer_class(args=config_class(**settings), **shared)
