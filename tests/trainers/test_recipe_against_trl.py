@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-trl = pytest.importorskip("trl")
+pytest.importorskip("trl")
 
+import trl
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlalign import cli

@@ -81,12 +81,14 @@ def test_each_trainer_has_recipes(tmp_path: Path, trainer: str) -> None:
 class _Interrupt(TrainerCallback):
     """Sends this process a signal in the middle of a step."""
 
+    number = signal.SIGTERM
+
     def __init__(self, step: int) -> None:
         self.step = step
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == self.step:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(self.number)
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -246,3 +248,74 @@ def test_runs_of_trainers_are_reported_with_samples_side_by_side(tmp_path: Path)
     results = json.loads((tmp_path / "report" / "results.json").read_text())
     assert [(g["label"], len(g["runs"])) for g in results["groups"]] == [("dpo", 2), ("simpo", 1)]
     assert results["groups"][0]["final"]["validation"]["accuracy"]["seeds"] == 2
+
+
+@pytest.mark.parametrize("trainer", ["dpo", "srpo"])
+def test_template_that_a_model_brings_is_used(tmp_path: Path, trainer: str) -> None:
+    from rlalign.trainers.revision import RevisionTemplate
+
+    save_model(tmp_path / "model")
+    short = RevisionTemplate(
+        name="short", generation="{prompt}", revision="{prompt} ({draft})", opening="(", closing=")"
+    )
+    short.save(tmp_path / "model")
+    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
+    write_recipe(
+        tmp_path / "mine.yaml",
+        "model",
+        "pairs.jsonl",
+        trainer=trainer,
+        data={"evaluation_share": 0.25},
+        evaluation={"revisions": 2, "reward": "operator:countOf"},
+        training={"max_steps": 2},
+    )
+    assert cli.run(["train", "mine.yaml", "--out", "run"]) == 0
+    final = RunDirectory.open("run").evaluations()[-1]
+    assert {f"revision_{n}_win_rate" for n in (0, 1, 2)} <= set(final)
+    samples = (tmp_path / "run" / "samples.jsonl").read_text().splitlines()
+    assert len(json.loads(samples[0])["revisions"]) == 3
+    if trainer == "srpo":
+        assert RevisionTemplate.load(tmp_path / "run" / "model") == short
+
+
+def test_interrupt_from_the_keyboard_saves_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path / "model")
+    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
+    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", training={"max_steps": 6})
+    monkeypatch.setattr(_Interrupt, "number", signal.SIGINT)
+    interrupt_at(monkeypatch, 2)
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(["train", "mine.yaml", "--out", "cut"])
+    assert stopped.value.code == 130
+    assert (tmp_path / "cut" / "checkpoints" / "checkpoint-3" / "rlalign.json").is_file()
+
+
+def test_changed_data_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "model")
+    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
+    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", training={"max_steps": 6})
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 2)
+        with pytest.raises(SystemExit):
+            cli.run(["train", "mine.yaml", "--out", "cut"])
+    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs(seed=5))
+    assert cli.run(["resume", "cut"]) == 2
+    assert "pairs.jsonl has changed since the run began" in capsys.readouterr().err
+
+
+def test_agents_and_trainers_are_not_reported_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rlalign.recipe import parse_recipe
+
+    (tmp_path / "runs").mkdir()
+    agent = parse_recipe({"agent": "iql", "dataset": "x", "offline": {"steps": 1}})
+    RunDirectory.create(tmp_path / "runs" / "agent", agent).finish("finished")
+    trainer = load_any_recipe("dpo/tiny")
+    RunDirectory.create(tmp_path / "runs" / "trainer", trainer).finish("finished")
+    assert cli.run(["report", "runs"]) == 2
+    assert "have nothing in common to compare" in capsys.readouterr().err
