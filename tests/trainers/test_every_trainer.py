@@ -13,7 +13,7 @@ import pytest
 import torch
 import trl
 from datasets import Dataset, IterableDataset
-from peft import AutoPeftModelForCausalLM, LoraConfig
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -268,7 +268,15 @@ def test_conversations_are_trained_on(method: str, tmp_path: Path) -> None:
     assert trainer.processing_class.decode(ids).endswith("<end>")
 
 
-@pytest.mark.parametrize("family", ["gpt2", "qwen2", "qwen3", "gpt_neox"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "gpt2",
+        "gpt_neox",
+        pytest.param("qwen2", marks=pytest.mark.slow),
+        pytest.param("qwen3", marks=pytest.mark.slow),
+    ],
+)
 def test_architectures(method: str, tmp_path: Path, family: str) -> None:
     """Models of several families, saved and read again; padding on the right changes no score."""
     tiny.model(family).save_pretrained(tmp_path / "model")
@@ -322,3 +330,36 @@ def test_reference_that_is_the_policy_itself_is_refused(method: str, tmp_path: P
     model = tiny.model()
     with pytest.raises(SettingsError, match="ref_model"):
         make(method, tmp_path, model=model, trainer={"ref_model": model})
+
+
+def test_model_by_its_path(method: str, tmp_path: Path) -> None:
+    tiny.model().save_pretrained(tmp_path / "model")
+    trainer = make(method, tmp_path, model=str(tmp_path / "model"), max_steps=2)
+    trainer.train()
+    as_object = make(method, tmp_path, max_steps=2)
+    as_object.train()
+    assert tiny.losses(trainer) == tiny.losses(as_object)
+
+
+def test_trained_adapter_goes_on_from_itself(method: str, tmp_path: Path) -> None:
+    """The reference of a policy that comes with an adapter is that adapter, frozen."""
+    adapted = get_peft_model(tiny.model(), LoraConfig(**LORA))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+    trainer = make(method, tmp_path, model=adapted, max_steps=3, learning_rate=1e-2)
+    trainer.train()
+    first = {"dpo": 0.6931, "hypo": 0.6931, "srpo": 0.6}.get(method)
+    if first is not None:
+        assert tiny.losses(trainer)[0] == pytest.approx(first, abs=1e-3)
+    assert tiny.losses(trainer)[-1] != tiny.losses(trainer)[0]
+
+
+def test_online_kl_of_every_method(method: str, tmp_path: Path) -> None:
+    trainer = make(method, tmp_path, online_kl_every=1, max_new_tokens=4, max_steps=2)
+    assert trainer.ref_model is not None  # SimPO has one for this alone
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert rows[0]["online_kl"] == pytest.approx(0.0, abs=1e-4)
+    assert rows[1]["online_kl"] != 0.0
