@@ -142,6 +142,7 @@ def test_datasets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["name"]: row["environment"] for row in json.loads(capsys.readouterr().out)}
     assert rows["local/ant-medium-v0"] == "Ant-v5"
     assert rows["d4rl/hopper-medium-v2"] == "Hopper-v5"
+    assert rows["textworld/validation"] is None
 
 
 def test_dataset_is_described(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:

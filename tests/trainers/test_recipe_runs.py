@@ -128,6 +128,9 @@ def test_interrupted_run_is_resumed_to_the_same_losses(
     assert cli.run(["resume", "cut"]) == 0
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     assert len(set(losses(tmp_path / "whole"))) > 3
+    weights = "adapter_model.safetensors" if adapter else "model.safetensors"
+    cut, whole = (tmp_path / name / "model" / weights for name in ("cut", "whole"))
+    assert cut.read_bytes() == whole.read_bytes()
     finals = [RunDirectory.open(name).evaluations()[-1] for name in ("cut", "whole")]
     for row in finals:
         row.pop("time")
