@@ -166,7 +166,8 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
     ) -> tuple[list[Any], Any]:
         """Fetch the micro-batches of an optimiser step; sample from their prompts if it is due."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.before_step([self._prepare_inputs(batch) for batch in batches])
+        if batches:  # none where a streamed dataset has ended
+            self.before_step([self._prepare_inputs(batch) for batch in batches])
         return batches, items
 
     def before_step(self, batches: list[dict[str, Tensor]]) -> None:

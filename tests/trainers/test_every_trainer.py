@@ -217,6 +217,14 @@ def test_streamed_dataset_gives_the_losses_of_the_same_rows(method: str, tmp_pat
     assert len(tiny.losses(streamed)) == 4
 
 
+def test_streamed_dataset_that_ends_begins_again(method: str, tmp_path: Path) -> None:
+    rows = tiny.pairs(8).to_list()
+    streamed = IterableDataset.from_generator(lambda: iter(rows))
+    trainer = make(method, tmp_path, dataset=streamed, max_steps=5)
+    trainer.train()
+    assert len(tiny.losses(trainer)) == 5
+
+
 def test_evaluation_and_early_stopping(method: str, tmp_path: Path) -> None:
     trainer = make(
         method,
