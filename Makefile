@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST_ARGS ?=
+# A process for each core, up to four; a file's tests stay together and share what they prepare.
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 # Interpreters of the peers' environments; `make bench-setup` makes them.

@@ -153,7 +153,7 @@ def test_saved_state_is_json_without_surprises(tmp_path: Path) -> None:
 
 def test_joined_states_come_apart_again() -> None:
     first = ({"a/b": torch.ones(2)}, {"n": 1})
-    second = ({"b": torch.zeros(1), "ab": torch.ones(1)}, {})
+    second: tuple[Any, Any] = ({"b": torch.zeros(1), "ab": torch.ones(1)}, {})
     joined = join(one=first, on=second)
     assert part(joined, "one") == first
     assert part(joined, "on") == second

@@ -75,7 +75,7 @@ def policy_roughness(self: RORL, nets: Networks, batch: Batch, policy: TanhGauss
 def setup(job: Job) -> Contest:
     """Build agent and replay with separate critics."""
     torch.set_num_threads(job.threads)
-    rlalign.nn.critics.StackedMLP = SeparateMLPs  # type: ignore[misc, assignment]
+    setattr(rlalign.nn.critics, "StackedMLP", SeparateMLPs)  # noqa: B010
     RORL.critic_roughness = critic_roughness  # type: ignore[method-assign]
     RORL.policy_roughness = policy_roughness  # type: ignore[method-assign]
     agent, source = build(job, accelerated=False, **own_start(job)), replay(job)
