@@ -20,6 +20,7 @@ def main() -> int:
     """Measure, write the results and print the table."""
     command = parser("Gradient updates per second.", rounds=15, seconds=2.0)
     command.add_argument("--only", default="", help="groups, such as sac,ro2o,famo2o_iql")
+    command.add_argument("--label", default="", help="at the end of the result files' names")
     options = command.parse_args()
     try:
         measurement = measure(selected(options.only), options)
@@ -27,6 +28,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     name = f"updates-{options.device}-threads-{options.threads}"
+    name += f"-{options.label}" if options.label else ""
     print(write_updates(options.results, name, measurement))
     return 0
 

@@ -38,7 +38,8 @@ and evaluation. Made from run directories by `python -m scripts.study.results`; 
 Offline: {OFFLINE_UPDATES:,} updates; online: {ONLINE_STEPS:,} environment steps; evaluation: 20
 episodes with the deterministic policy, 10 in the offline-to-online runs. Scores are D4RL's
 normalised ones, with its reference returns, in gymnasium's v5 tasks, whose physics differ from
-D4RL's. Numbers are means over seeds and one standard error.
+D4RL's. Numbers are means over seeds and one standard error. Checks on smaller tasks:
+[small-checks.md](small-checks.md).
 """
 
 
@@ -52,13 +53,15 @@ def peer_table(groups: Sequence[Group]) -> list[str]:
             continue
         a, b = mine.final(), group.final()
         difference = a.mean - b.mean
-        error = (a.error**2 + b.error**2) ** 0.5
-        verdict = (
-            "better" if difference > 2 * error else "worse" if difference < -2 * error else "equal"
-        )
+        shown, verdict = number(difference), "one seed"
+        if a.error is not None and b.error is not None:
+            error = (a.error**2 + b.error**2) ** 0.5
+            shown = f"{shown} ± {number(error)}"
+            apart = abs(difference) > 2 * error
+            verdict = ("better" if difference > 0 else "worse") if apart else "equal"
         rows.append(
             f"| {group.task} | {mine.label} | {mean_and_error(a)} | {group.label} | "
-            f"{mean_and_error(b)} | {number(difference)} ± {number(error)} | {verdict} |"
+            f"{mean_and_error(b)} | {shown} | {verdict} |"
         )
     if not rows:
         return []
