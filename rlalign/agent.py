@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rlalign.checkpoint import select
 from rlalign.errors import CheckpointError, SettingsError
 from rlalign.interface import Interface, make_environments
 from rlalign.layout import Batch, Layout
@@ -362,15 +363,6 @@ class Agent(Interface, ABC):
 
     def _generator(self, seed: Any) -> torch.Generator:
         return torch.Generator(device=self.device).manual_seed(int(seed))
-
-
-def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the entries under a prefix, without it."""
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -33,9 +33,16 @@ def join(**parts: State) -> State:
 def part(state: State, name: str) -> State:
     """Return one object's state out of what `join` made."""
     tensors, values = state
-    prefix = f"{name}/"
-    held = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-    return held, values[name]
+    return select(tensors, f"{name}/"), values[name]
+
+
+def select(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the entries under a prefix, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -131,9 +131,7 @@ def resume(directory: str | Path, *, progress: bool = True) -> dict[str, Any]:
     Raises:
         CheckpointError: if the run is finished, damaged, or its dataset has changed.
     """
-    run = RunDirectory.open(directory)
-    if run.status == "finished":
-        raise CheckpointError(f"{directory}: the run is finished; there is nothing to resume")
+    run = RunDirectory.open_unfinished(directory)
     _limit_threads()
     experiment = Experiment.from_recipe(run.recipe)
     recorded, found = run.info.get("dataset"), experiment.describe_dataset()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlalign.agent import select
+from rlalign.checkpoint import select
 from rlalign.envs.vector import Environments, StepResult
 from rlalign.errors import DatasetError
 from rlalign.extras import RunningEpisodes, offline_replay

@@ -109,6 +109,14 @@ class RunDirectory:
                 raise CheckpointError(f"{path}: not a run directory, it has no {name}")
         return cls(path, read_json_object(path / "run.json"))
 
+    @classmethod
+    def open_unfinished(cls, path: str | Path) -> RunDirectory:
+        """Open a run to resume it; raises `CheckpointError` also when it is finished."""
+        run = cls.open(path)
+        if run.status == "finished":
+            raise CheckpointError(f"{path}: the run is finished; there is nothing to resume")
+        return run
+
     @property
     def recipe(self) -> Recipe:
         """The resolved recipe of an agent; raises `RecipeError` when the file was damaged."""

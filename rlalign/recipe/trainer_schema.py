@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
 
-from rlalign.recipe.schema import Checkpointing, Count, Name, Positive, Rate, Section, Share
+from rlalign.recipe.schema import (
+    Checkpointing,
+    Count,
+    Logging,
+    Name,
+    Positive,
+    Rate,
+    Section,
+    Share,
+)
 
 # Fields of transformers.TrainingArguments that other sections of a recipe decide.
 DECIDED_ELSEWHERE = {
@@ -116,13 +125,10 @@ class PreferenceEvaluation(Section):
     )
 
 
-class TrainerLogging(Section):
+class TrainerLogging(Logging):
     """Where metrics go; `metrics.jsonl` is always written."""
 
     every: Positive = Field(default=10, description="optimiser steps")
-    tensorboard: StrictBool = True
-    wandb: StrictBool = False
-    trackio: StrictBool = False
 
 
 class TrainerCheckpointing(Checkpointing):

@@ -60,9 +60,7 @@ def resume(directory: str | Path, *, progress: bool = True) -> dict[str, Any]:
     """
     from rlalign.trainers.run_callback import read_record, whole_checkpoints
 
-    opened = RunDirectory.open(directory)
-    if opened.status == "finished":
-        raise CheckpointError(f"{directory}: the run is finished; there is nothing to resume")
+    opened = RunDirectory.open_unfinished(directory)
     parts = _prepare(_recipe(opened), opened.path, progress=progress)
     recorded = (opened.info.get("dataset") or {}).get("fingerprint")
     if recorded and recorded != parts.facts["fingerprint"]:
