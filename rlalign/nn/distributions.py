@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlalign.nn.fused import tanh_gaussian
-
-HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+from rlalign.nn.fused import HALF_LOG_2PI, tanh_gaussian
 
 
 def normal_log_prob(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class FastLayer:
         self.weight_t = self.weight.transpose(1, 2)
         self.bias_t = self.bias.transpose(1, 2)
         self.size_in, self.size_out = self.weight.shape[1:]
-        self._gradients: tuple[Tensor | None, Tensor | None] = (None, None)
+        self._gradient: Tensor | None = None  # of the weight, when `_into` was made
         self._into: tuple[Tensor, Tensor] | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -53,27 +53,29 @@ class FastLayer:
 
     def input_gradient(self, gradient: Tensor, first: int = 0) -> Tensor:
         """gradient [member, batch, out] @ weight^T, of the inputs from `first` on."""
-        if self.size_out == 1 and first == 0:
-            return gradient * self.weight_t  # an outer product: the value head's gradient
+        weight_t = self.weight_t[..., first:] if first else self.weight_t
+        if self.size_out == 1:
+            return gradient * weight_t  # an outer product: the value head's gradient
         if self.size_in - first <= NARROW:
             weight = self.weight[:, first:] if first else self.weight
             return torch.bmm(weight, gradient.transpose(1, 2)).transpose(1, 2)
-        return torch.bmm(gradient, self.weight_t[..., first:] if first else self.weight_t)
+        return torch.bmm(gradient, weight_t)
 
-    def member_input_gradient(self, member: int, gradient: Tensor, first: int = 0) -> Tensor:
-        """gradient [rows, out] @ weight^T of one member, of the inputs from `first` on."""
-        weight = self.weight[member, first:]
-        if self.size_out == 1:
-            return gradient * weight.T
-        if len(weight) <= NARROW:
-            return torch.mm(weight, gradient.T).T
-        return torch.mm(gradient, weight.T)
+    def hidden_gradient(self, gradient: Tensor, hidden: Tensor) -> Tensor:
+        """gradient [member, batch, out] @ weight^T where the inputs' own ReLU was open.
+
+        Args:
+            hidden: the inputs [member, batch, in], which came out of a ReLU.
+        """
+        gradient = self.input_gradient(gradient)
+        torch.ops.aten.threshold_backward.grad_input(gradient, hidden, 0, grad_input=gradient)
+        return gradient
 
     def add_gradients(self, inputs: Tensor, gradient: Tensor) -> None:
         """Add inputs^T @ gradient, and the sum of `gradient` over the batch, to the gradients."""
         weight, bias = self.parameters
-        if self._into is None or self._gradients[0] is not weight.grad:
-            self._gradients = weight.grad, bias.grad
+        if self._into is None or self._gradient is not weight.grad:
+            self._gradient = weight.grad
             if weight.grad is None or bias.grad is None:
                 raise RuntimeError(
                     "the accelerated MLP adds to existing gradients; flatten the network's "
@@ -147,17 +149,20 @@ class FastStack:
             return output
         return _forward(inputs if tail is None else torch.cat((inputs, tail), -1), self.layers)
 
-    def _one_by_one(self, inputs: Tensor, tail: Tensor | None) -> Tensor:
-        """Run each member through all layers before the next."""
+    @property
+    def parts(self) -> tuple[FastStack, ...]:
+        """Each member as a stack of its own."""
         if not self._parts:
             first = self.layers[0].members.start or 0
             each = range(first, first + self.members)
             self._parts = tuple(FastStack(*self.parameters, slice(m, m + 1)) for m in each)
+        return self._parts
+
+    def _one_by_one(self, inputs: Tensor, tail: Tensor | None) -> Tensor:
+        """Run each member through all layers before the next."""
         joint = inputs if tail is None else torch.cat((inputs, tail), -1)
         shared = joint.dim() == 2
-        outputs = [
-            part(joint if shared else joint[m : m + 1]) for m, part in enumerate(self._parts)
-        ]
+        outputs = [part(joint if shared else joint[m : m + 1]) for m, part in enumerate(self.parts)]
         return torch.cat(outputs)
 
     def minimum(self, inputs: Tensor, tail: Tensor) -> Tensor:
@@ -170,7 +175,7 @@ class FastStack:
             inputs: the first columns of the input [batch, in - k], without gradient.
             tail: the last k [batch, k].
         """
-        least: Tensor = _Minimum.apply(inputs, tail, self.layers)
+        least: Tensor = _Minimum.apply(inputs, tail, self)
         return least
 
 
@@ -232,10 +237,7 @@ class _StackedReluMLP(torch.autograd.Function):
             if trains:
                 layer.add_gradients(kept[index], gradient)
             if index > 0:
-                gradient = layer.input_gradient(gradient)
-                torch.ops.aten.threshold_backward.grad_input(
-                    gradient, kept[index], 0, grad_input=gradient
-                )
+                gradient = layer.hidden_gradient(gradient, kept[index])
         if not (of_inputs or of_tail):
             return None, None, None, None
         gradient = layers[0].input_gradient(gradient, ctx.first)
@@ -246,12 +248,12 @@ class _StackedReluMLP(torch.autograd.Function):
 
 class _Minimum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, tail: Tensor, layers: tuple[FastLayer, ...]) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, tail: Tensor, stack: FastStack) -> Tensor:
         kept: list[Tensor] = []
-        values = _forward(torch.cat((inputs, tail), -1), layers, kept)
+        values = _forward(torch.cat((inputs, tail), -1), stack.layers, kept)
         least, chosen = values.squeeze(-1).min(0)
         ctx.save_for_backward(chosen, *kept[1:])
-        ctx.layers = layers
+        ctx.parts = stack.parts
         ctx.first = inputs.shape[-1]
         return least
 
@@ -259,17 +261,15 @@ class _Minimum(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
         refuse_second_derivative()
         chosen, *hidden = ctx.saved_tensors
-        layers, first = ctx.layers, ctx.first
-        result = gradient.new_empty(len(gradient), layers[0].size_in - first)
-        for member in range(len(layers[0].weight)):
+        parts, first = ctx.parts, ctx.first
+        result = gradient.new_empty(len(gradient), parts[0].layers[0].size_in - first)
+        for member, part in enumerate(parts):
             rows = (chosen == member).nonzero().squeeze(-1)
-            of_member = gradient.index_select(0, rows).unsqueeze(-1)
-            for layer, before in zip(layers[:0:-1], reversed(hidden), strict=True):
-                of_member = layer.member_input_gradient(member, of_member)
-                torch.ops.aten.threshold_backward.grad_input(
-                    of_member, before[member].index_select(0, rows), 0, grad_input=of_member
-                )
-            result.index_copy_(0, rows, layers[0].member_input_gradient(member, of_member, first))
+            of_member = gradient.index_select(0, rows).view(1, -1, 1)
+            for layer, before in zip(part.layers[:0:-1], reversed(hidden), strict=True):
+                of_rows = before[member].index_select(0, rows).unsqueeze(0)
+                of_member = layer.hidden_gradient(of_member, of_rows)
+            result.index_copy_(0, rows, part.layers[0].input_gradient(of_member, first)[0])
         return None, result, None
 
 
