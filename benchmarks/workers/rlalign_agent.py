@@ -60,7 +60,12 @@ def build(job: Job, *, accelerated: bool = True, **changes: Any) -> Agent:
 def setup(job: Job) -> Contest:
     """Build agent and replay."""
     torch.set_num_threads(job.threads)
-    agent, source = build(job), replay(job)
+    return contest(build(job), job)
+
+
+def contest(agent: Agent, job: Job) -> Contest:
+    """Let an agent learn from the job's replay."""
+    source = replay(job)
 
     def run(updates: int) -> None:
         agent.update(source, updates)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import rlalign.nn.critics
 from benchmarks.workers.protocol import Contest, Job, serve
-from benchmarks.workers.rlalign_agent import build, replay
+from benchmarks.workers.rlalign_agent import build, contest
 from rlalign.agents.ensemble import asymmetric_change, jeffreys_divergence, perturbed
 from rlalign.agents.rorl import RORL, normal_of
 from rlalign.layout import Batch
@@ -78,14 +78,7 @@ def setup(job: Job) -> Contest:
     setattr(rlalign.nn.critics, "StackedMLP", SeparateMLPs)  # noqa: B010
     RORL.critic_roughness = critic_roughness  # type: ignore[method-assign]
     RORL.policy_roughness = policy_roughness  # type: ignore[method-assign]
-    agent, source = build(job, accelerated=False, **own_start(job)), replay(job)
-
-    def run(updates: int) -> None:
-        agent.update(source, updates)
-        if job.device == "cuda":
-            torch.cuda.synchronize()
-
-    return Contest(run)
+    return contest(build(job, accelerated=False, **own_start(job)), job)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def pieces() -> Iterator[Piece]:
 def _offline(seed: int) -> Iterator[Piece]:
     for dataset in OFFLINE_DATASETS:
         for agent in ("iql", "awac", "td3_bc"):
-            yield _offline_piece(agent, dataset, seed)
+            yield _offline_piece("offline", agent, dataset, seed)
     for dataset in PEER_DATASETS:
         for agent in ("iql", "td3_bc"):
             yield Piece("d3rlpy", "offline", f"d3rlpy-{agent}-{dataset}", seed, (agent, dataset))
@@ -108,31 +108,39 @@ def _offline(seed: int) -> Iterator[Piece]:
 
 def _cloning(seed: int) -> Iterator[Piece]:
     for dataset in OFFLINE_DATASETS:
-        yield _offline_piece("bc", dataset, seed)
+        yield _offline_piece("offline", "bc", dataset, seed)
 
 
-def _offline_piece(agent: str, dataset: str, seed: int) -> Piece:
+def _offline_piece(experiment: str, agent: str, dataset: str, seed: int, *changes: str) -> Piece:
     arguments = (
         f"{agent}/local/{dataset}",
         f"seed={seed}",
         f"offline.steps={OFFLINE_UPDATES}",
         *EVALUATE,
+        *changes,
     )
-    return Piece("rlalign", "offline", f"{agent}-{dataset}", seed, arguments)
+    return Piece("rlalign", experiment, f"{agent}-{dataset}", seed, arguments)
 
 
 def _fine_tuned(seed: int) -> Iterator[Piece]:
     for agent in ("iql", "awac"):
-        arguments = (
-            f"{agent}/local/{FINE_TUNED}",
-            f"seed={seed}",
-            "offline.steps=30000",
-            "online.steps=20000",
-            "evaluation.every=2500",
-            "evaluation.episodes=10",
-            "logging.tensorboard=false",
-        )
-        yield Piece("rlalign", "offline-to-online", f"{agent}-{FINE_TUNED}", seed, arguments)
+        yield _onward_piece("offline-to-online", agent, FINE_TUNED, seed)
+
+
+def _onward_piece(experiment: str, agent: str, dataset: str, seed: int, *changes: str) -> Piece:
+    """Offline, then online, seen every 2,500 steps; RLPD has no offline phase."""
+    offline = () if agent == "rlpd" else ("offline.steps=30000",)
+    arguments = (
+        f"{agent}/local/{dataset}",
+        f"seed={seed}",
+        *offline,
+        "online.steps=20000",
+        "evaluation.every=2500",
+        "evaluation.episodes=10",
+        "logging.tensorboard=false",
+        *changes,
+    )
+    return Piece("rlalign", experiment, f"{agent}-{dataset}", seed, arguments)
 
 
 def _online(seed: int) -> Iterator[Piece]:
@@ -144,35 +152,16 @@ def _online(seed: int) -> Iterator[Piece]:
 
 
 def _comparison(seed: int) -> Iterator[Piece]:
-    """All agents from the same data into the same environment, seen every 2,500 steps."""
+    """All agents from the same data into the same environment."""
     for dataset in COMPARED_DATASETS:
         for agent, cut in COMPARED.items():
-            if seed >= cut.seeds:
-                continue
-            offline = () if agent == "rlpd" else ("offline.steps=30000",)
-            arguments = (
-                f"{agent}/local/{dataset}",
-                f"seed={seed}",
-                *offline,
-                "online.steps=20000",
-                "evaluation.every=2500",
-                "evaluation.episodes=10",
-                "logging.tensorboard=false",
-                *cut.overrides,
-            )
-            yield Piece("rlalign", "comparison", f"{agent}-{dataset}", seed, arguments)
+            if seed < cut.seeds:
+                yield _onward_piece("comparison", agent, dataset, seed, *cut.overrides)
 
 
 def _conservative(seed: int) -> Iterator[Piece]:
     """CQL and ReBRAC beside d3rlpy's, with the settings that both can be given."""
     dataset = FINE_TUNED
     for agent, overrides in BESIDE_D3RLPY.items():
-        arguments = (
-            f"{agent}/local/{dataset}",
-            f"seed={seed}",
-            f"offline.steps={OFFLINE_UPDATES}",
-            *EVALUATE,
-            *overrides,
-        )
-        yield Piece("rlalign", "conservative", f"{agent}-{dataset}", seed, arguments)
+        yield _offline_piece("conservative", agent, dataset, seed, *overrides)
         yield Piece("d3rlpy", "conservative", f"d3rlpy-{agent}-{dataset}", seed, (agent, dataset))
