@@ -50,6 +50,40 @@ class Naive:
         return torch.cat([(torch.zeros_like(b) if a is None else a).flatten() for a, b in pairs])
 
 
+class Normed(Naive):
+    """Perceptrons with layer normalisation, where a network has any.
+
+    Args:
+        after_relu: normalise after the ReLU (ReBRAC) or before it (RLPD).
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, agent: Agent, *, after_relu: bool, epsilon: float) -> None:
+        super().__init__(agent)
+        self.after_relu, self.epsilon = after_relu, epsilon
+
+    def run(self, network: str, member: int, inputs: Tensor) -> Tensor:
+        leaves = self.leaves[network]
+        if "trunk.norms.0" not in leaves:
+            return super().run(network, member, inputs)
+        depth = sum(name.startswith("trunk.weights.") for name in leaves)
+        hidden = inputs
+        for layer in range(depth):
+            weight, bias = leaves[f"trunk.weights.{layer}"], leaves[f"trunk.biases.{layer}"]
+            hidden = hidden @ weight[member] + bias[member]
+            if layer == depth - 1:
+                break
+            if self.after_relu:
+                hidden = hidden.clamp(min=0)
+            centred = hidden - hidden.mean(1, keepdim=True)
+            scaled = centred / (centred.square().mean(1, keepdim=True) + self.epsilon).sqrt()
+            gain, shift = leaves[f"trunk.norms.{2 * layer}"], leaves[f"trunk.norms.{2 * layer + 1}"]
+            hidden = scaled * gain[member] + shift[member]
+            if not self.after_relu:
+                hidden = hidden.clamp(min=0)
+        return hidden
+
+
 def double(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(s, a, r, d, s') in double precision."""
     return (

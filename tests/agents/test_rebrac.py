@@ -13,7 +13,7 @@ from rlalign.data.dataset import Dataset
 from rlalign.errors import SettingsError
 from rlalign.extras import offline_replay
 from rlalign.layout import Batch, Layout
-from tests.agents.naive import Naive, agree, double
+from tests.agents.naive import Naive, Normed, agree, double
 from tests.agents.tiny import (
     batch_of,
     disturb,
@@ -27,28 +27,6 @@ from tests.agents.tiny import (
 from tests.toy_data import box_spaces
 
 AS_TD3: dict[str, Any] = {"layer_norm": False, "critic_penalty": 0.0}
-
-
-class Normed(Naive):
-    """Critics with layer normalisation after the ReLU."""
-
-    def run(self, network: str, member: int, inputs: Tensor) -> Tensor:
-        leaves = self.leaves[network]
-        if "trunk.norms.0" not in leaves:
-            return super().run(network, member, inputs)
-        depth = sum(name.startswith("trunk.weights.") for name in leaves)
-        hidden = inputs
-        for layer in range(depth):
-            weight, bias = leaves[f"trunk.weights.{layer}"], leaves[f"trunk.biases.{layer}"]
-            hidden = hidden @ weight[member] + bias[member]
-            if layer == depth - 1:
-                break
-            hidden = hidden.clamp(min=0)
-            centred = hidden - hidden.mean(1, keepdim=True)
-            scaled = centred / (centred.square().mean(1, keepdim=True) + 1e-6).sqrt()
-            gain, shift = leaves[f"trunk.norms.{2 * layer}"], leaves[f"trunk.norms.{2 * layer + 1}"]
-            hidden = scaled * gain[member] + shift[member]
-        return hidden
 
 
 def disturbed(**settings: Any) -> Any:
@@ -80,7 +58,7 @@ def test_the_target_pays_for_leaving_the_data_s_next_action(
     settings = {"critic_penalty": penalty, "discount": 0.9, "layer_norm": layer_norm}
     agent = disturbed(spaces=box_spaces(4, size), **settings)
     batch = known(batch_of(agent))
-    naive = Normed(agent)
+    naive = Normed(agent, after_relu=True, epsilon=1e-6)
     s, a, r, d, s2 = double(batch)
     noise = (0.2 * batch.noise["target"].double()).clamp(-0.5, 0.5)
     a2 = (torch.tanh(naive.run("actor_target", 0, s2)) + noise).clamp(-1, 1)
@@ -99,7 +77,7 @@ def test_the_actor_weighs_both_critics_minimum_against_the_data_s_action(normali
     """Invariant 16: lambda enters the gradient as a number."""
     agent = disturbed(actor_penalty=0.3, normalize_critic=normalize)
     batch = batch_of(agent)
-    naive = Normed(agent)
+    naive = Normed(agent, after_relu=True, epsilon=1e-6)
     s, a, *_ = double(batch)
     action = torch.tanh(naive.run("actor", 0, s))
     value = least(naive, "critic", s, action)

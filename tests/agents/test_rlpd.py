@@ -4,12 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from rlalign.errors import SettingsError
 from rlalign.layout import Batch
 from rlalign.replay import FixedReplay, GrowingReplay, MixedReplay
-from tests.agents.naive import Naive, agree, double
+from tests.agents.naive import Normed, agree, double
 from tests.agents.soft import all_values, disturbed, squashed
 from tests.agents.tiny import batch_of, gradients, make, metrics_of, replay_of, weights
 from tests.toy_data import random_rows
@@ -23,27 +22,6 @@ AS_SAC: dict[str, Any] = {
     "updates_per_actor_update": 1,
     "target_entropy": -2.0,
 }
-
-
-class Normed(Naive):
-    """Perceptrons with layer normalisation before the ReLU, where the network has any."""
-
-    def run(self, network: str, member: int, inputs: Tensor) -> Tensor:
-        leaves = self.leaves[network]
-        if "trunk.norms.0" not in leaves:
-            return super().run(network, member, inputs)
-        depth = sum(name.startswith("trunk.weights.") for name in leaves)
-        hidden = inputs
-        for layer in range(depth):
-            weight, bias = leaves[f"trunk.weights.{layer}"], leaves[f"trunk.biases.{layer}"]
-            hidden = hidden @ weight[member] + bias[member]
-            if layer == depth - 1:
-                break
-            centred = hidden - hidden.mean(1, keepdim=True)
-            scaled = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
-            gain, shift = leaves[f"trunk.norms.{2 * layer}"], leaves[f"trunk.norms.{2 * layer + 1}"]
-            hidden = (scaled * gain[member] + shift[member]).clamp(min=0)
-        return hidden
 
 
 def subset(batch: Batch, size: int) -> list[int]:
@@ -60,7 +38,7 @@ def test_the_critic_loss_is_a_mean_toward_a_random_subset_s_minimum(
         "rlpd", critics=5, target_critics=size, entropy_backup=backup, initial_temperature=0.3
     )
     batch = batch_of(agent)
-    naive = Normed(agent)
+    naive = Normed(agent, after_relu=False, epsilon=1e-5)
     s, a, r, d, s2 = double(batch)
     a2, log_prob = squashed(naive, s2, batch.noise["next_action"])
     members = subset(batch, size) if size < 5 else list(range(5))
@@ -76,7 +54,7 @@ def test_the_critic_loss_is_a_mean_toward_a_random_subset_s_minimum(
 def test_the_actor_climbs_the_mean_of_all_critics(reduction: str) -> None:
     agent = disturbed("rlpd", critics=5, actor_value=reduction, initial_temperature=0.3)
     batch = batch_of(agent)
-    naive = Normed(agent)
+    naive = Normed(agent, after_relu=False, epsilon=1e-5)
     s = double(batch)[0]
     action, log_prob = squashed(naive, s, batch.noise["action"])
     values = all_values(naive, "critic", s, action)

@@ -11,7 +11,16 @@ from rlalign.errors import SettingsError
 from tests.agents.naive import Naive, agree, double
 from tests.agents.soft import all_values, disturbed, same_networks, squashed
 from tests.agents.test_rorl import BOUNDS, STRONG
-from tests.agents.tiny import batch_of, gradients, make, metrics_of, replay_of, value_of, weights
+from tests.agents.tiny import (
+    batch_of,
+    gradients,
+    learn_alike,
+    make,
+    metrics_of,
+    replay_of,
+    value_of,
+    weights,
+)
 
 ANTMAZE: dict[str, Any] = {"targets": "independent", "policy_bound": "lcb", "cloning": 5.0}
 LOSSES = ("critic_loss", "actor_loss")
@@ -23,12 +32,7 @@ LOSSES = ("critic_loss", "actor_loss")
 def test_offline_it_is_rorl_bit_for_bit() -> None:
     agents = [make(name, critics=4) for name in ("ro2o", "rorl")]
     start = weights(agents[0])
-    for agent in agents:
-        agent.update(replay_of(agent), 30)
-    first, second = (weights(agent) for agent in agents)
-    for network, found in first.items():
-        assert torch.equal(found, second[network]), network
-        assert not torch.equal(found, start[network]), network
+    learn_alike(agents, start)
 
 
 def test_each_critic_bootstraps_from_its_own_target() -> None:

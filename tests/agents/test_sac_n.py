@@ -9,7 +9,7 @@ import torch
 from rlalign.errors import SettingsError
 from tests.agents.naive import Naive, agree, double
 from tests.agents.soft import all_values, disturbed, minimum, squashed
-from tests.agents.tiny import batch_of, gradients, make, replay_of, weights
+from tests.agents.tiny import batch_of, gradients, learn_alike, make, weights
 
 BOUNDS = (-5.0, 2.0)
 AS_SAC: dict[str, Any] = {
@@ -42,12 +42,7 @@ def test_with_sac_s_networks_and_order_it_is_sac_bit_for_bit(count: int) -> None
     """Invariant 5."""
     agents = [make("sac_n", critics=count, **AS_SAC), make("sac", critics=count)]
     start = weights(agents[1])
-    for agent in agents:
-        agent.update(replay_of(agent), 30)
-    first, second = (weights(agent) for agent in agents)
-    for network, found in first.items():
-        assert torch.equal(found, second[network]), network
-        assert not torch.equal(found, start[network]), network
+    learn_alike(agents, start)
 
 
 def test_the_actor_s_step_comes_first() -> None:

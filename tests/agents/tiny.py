@@ -106,3 +106,13 @@ def replay_of(agent: Agent, count: int = 400) -> FixedReplay:
     sizes = agent.spec.observation_size, agent.spec.action_size
     dataset = random_dataset(*sizes, count, low=low, high=high)
     return offline_replay(agent, dataset)
+
+
+def learn_alike(agents: list[Any], start: dict[str, Tensor]) -> None:
+    """Both agents learn for 30 updates, to the same bits, and away from `start`."""
+    for agent in agents:
+        agent.update(replay_of(agent), 30)
+    ours, theirs = (weights(agent) for agent in agents)
+    for network, found in ours.items():
+        assert torch.equal(found, theirs[network]), network
+        assert not torch.equal(found, start[network]), network
