@@ -32,6 +32,8 @@ class IQLSettings(AgentSettings):
         deterministic_actor: regress the mean with weighted squared errors instead of the weighted
             log-density, and act with it (CORL's setting for two hopper datasets).
         exploration_noise: standard deviation of noise on a deterministic actor's actions online.
+        fresh_value: the advantage and the critic's target take V after its step, as in the official
+            code; false takes it before, as CORL does, and saves one evaluation of V in two.
         log_std_bounds: clamp of the Gaussian's log standard deviation.
         initialization: ``"orthogonal"`` as in the official code, or ``"torch"``.
     """
@@ -45,6 +47,7 @@ class IQLSettings(AgentSettings):
     actor_schedule: Literal["constant", "cosine"] = "cosine"
     deterministic_actor: bool = False
     exploration_noise: float = 0.1
+    fresh_value: bool = True
     log_std_bounds: tuple[float, ...] = (-5.0, 2.0)
     initialization: Literal["torch", "orthogonal"] = "orthogonal"
 
@@ -75,8 +78,8 @@ def advantage_weight(advantage: Tensor, beta: float | Tensor, limit: float) -> T
 class IQL(Agent):
     """Offline learning that never asks the critic about actions outside the data.
 
-    Order of the official code: V, then the actor with the new V, then Q with the new V. Data
-    actions are clipped to +-(1 - 1e-5).
+    Order of the official code: V, then the actor with the new V, then Q with the new V (see
+    `IQLSettings.fresh_value`). Data actions are clipped to +-(1 - 1e-5).
     """
 
     name = "iql"
@@ -137,16 +140,25 @@ class IQL(Agent):
             "data_value", lambda: nets.critic_target.joint(batch.observation_actions).amin(0)
         )
 
+    @torch.no_grad()
+    def next_value(self, nets: Networks, batch: Batch) -> Tensor:
+        """V(s') [batch], of the parameters at the first call for this batch."""
+        return batch.once("next_value", lambda: nets.value(batch.next_observations))
+
     def value_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """Expectile regression of V on min Q' (equation 5)."""
         value = nets.value(batch.observations)
+        if not self.settings.fresh_value:
+            batch.once("value", value.detach)
+            self.next_value(nets, batch)
         loss = expectile_loss(self.data_value(nets, batch) - value, self.settings.expectile)
         return loss, {"v": value}
 
     def actor_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """Advantage-weighted regression (equation 7): -mean exp(beta A) log pi(a|s)."""
         with torch.no_grad():
-            advantage = self.data_value(nets, batch) - nets.value(batch.observations)
+            value = batch.once("value", lambda: nets.value(batch.observations))
+            advantage = self.data_value(nets, batch) - value
         beta, inputs = self.coefficient(nets, batch), self.policy_inputs(nets, batch)
         weight = advantage_weight(advantage, beta, self.settings.max_weight)
         if self.settings.deterministic_actor:
@@ -159,8 +171,6 @@ class IQL(Agent):
 
     def critic_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """sum_i mean (Q_i(s, a) - r - discount (1 - d) V(s'))^2 (equation 6)."""
-        with torch.no_grad():
-            next_value = nets.value(batch.next_observations)
-        target = td_target(batch, next_value, self.settings.discount)
+        target = td_target(batch, self.next_value(nets, batch), self.settings.discount)
         values = nets.critic.joint(batch.observation_actions)
         return summed_squared_error(values, target), {"q": values}

@@ -73,6 +73,7 @@ CONTESTANTS: tuple[Contestant, ...] = (
     *_group("td3", SB3),
     *_group("td3_bc", D3RLPY),
     *_group("iql", D3RLPY),
+    Contestant("iql", "rlalign, V before its step", "own", "rlalign_agent", "iql_before"),
     *_group("awac"),
     *_family("iql"),
     *_family("awac"),

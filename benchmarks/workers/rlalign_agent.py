@@ -24,6 +24,7 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "td3": ("TD3", {}),
     "td3_bc": ("TD3BC", {}),
     "iql": ("IQL", {}),
+    "iql_before": ("IQL", {"fresh_value": False}),
     "awac": ("AWAC", {}),
     "famo2o_iql": ("FamO2OIQL", {}),
     "famo2o_awac": ("FamO2OAWAC", {}),

@@ -283,6 +283,22 @@ def test_a_step_is_value_then_actor_then_critic_each_from_the_one_before() -> No
         assert (first[network] - second[network]).abs().max() < 1e-7
 
 
+def test_values_before_their_step_give_the_gradients_of_one_and_the_same_parameters() -> None:
+    """CORL's order; Adam's first step hides magnitudes, so gradients are compared."""
+    agent, still = disturbed(fresh_value=False), disturbed()
+    rows = batch_of(agent).rows
+    agent.learner.step(rows)
+    for loss in ("value_loss", "actor_loss", "critic_loss"):
+        _, wanted = gradients(still, loss, batch_of(still))
+        ((network, gradient),) = wanted.items()
+        assert torch.equal(agent.learner.flat[network].grad, gradient)
+    later = disturbed()
+    later.learner.step(rows)
+    for network in ("actor", "critic"):  # the official order differs in these
+        mine, other = agent.learner.flat[network].grad, later.learner.flat[network].grad
+        assert (mine - other).abs().max() > 1e-5
+
+
 def test_the_actor_s_rate_falls_to_zero_offline_and_is_constant_online() -> None:
     agent = make("iql")
     phase = OfflinePhase(agent, random_dataset(), 40)

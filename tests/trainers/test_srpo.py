@@ -47,9 +47,16 @@ def batch_of(trainer: SRPOTrainer, rows: int = 4) -> dict[str, Tensor]:
 PREFERS = torch.tensor([[0.5, 0.9, 0.3], [0.1, 0.5, 0.8], [0.7, 0.2, 0.5]], dtype=torch.float64)
 
 
-def closed_form(beta: float) -> tuple[Tensor, Tensor]:
-    """pi* and pi_dag* (rows are drafts) for uniform references."""
-    tilted = (PREFERS.T / beta).exp() / 3  # [draft, answer]: preference of answer over draft
+def closed_form(
+    beta: float, prefers: Tensor = PREFERS, keeps: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """pi* and pi_dag* (rows are drafts).
+
+    The reference writes uniformly; shown a draft, it repeats it with probability `keeps`.
+    """
+    number = len(prefers)
+    reference = (1 - keeps) / number + keeps * torch.eye(number, dtype=torch.float64)
+    tilted = reference * (prefers.T / beta).exp()  # [draft, answer]: answer preferred to draft
     inverse = 1 / tilted.sum(1)
     return inverse / inverse.sum(), tilted / tilted.sum(1, keepdim=True)
 
@@ -110,6 +117,27 @@ def test_closed_form_has_the_published_numbers_of_the_specification() -> None:
     assert best.tolist() == pytest.approx([0.646301, 0.097644, 0.256054], abs=1e-6)
     assert revised[0].tolist() == pytest.approx([0.118943, 0.002179, 0.878878], abs=1e-6)
     assert closed_form(1.0)[0].tolist() == pytest.approx([0.356232, 0.318663, 0.325105], abs=1e-6)
+
+
+@pytest.mark.parametrize("keeps", [0.0, 0.3])
+def test_at_the_optimum_revising_helps_only_where_the_reference_looks_at_the_draft(
+    keeps: float,
+) -> None:
+    """With transitive preferences (Bradley and Terry) and a reference that ignores the draft, the
+    best reviser is but another writer. A reference that may keep it lets it keep the good ones.
+    """
+    rewards = torch.linspace(-3, 3, 60, dtype=torch.float64)
+    prefers = (rewards[:, None] - rewards).sigmoid()
+    answers, reviser = closed_form(0.1, prefers, keeps)
+    reward = [float(answers @ rewards)]
+    for _ in range(3):
+        answers = answers @ reviser
+        reward.append(float(answers @ rewards))
+    assert reward[0] > 1  # the reference's is 0
+    if keeps:
+        assert all(later > before + 0.03 for before, later in itertools.pairwise(reward))
+    else:
+        assert max(reward[1:]) <= reward[0]
 
 
 # The trainer.
