@@ -22,32 +22,17 @@ def confidence_bound(values: Tensor, coefficient: float) -> Tensor:
     return values.mean(0) + coefficient * disagreement(values)
 
 
-def subset_minimum(values: Tensor, noise: Tensor, size: int) -> Tensor:
-    """Minimum over a random subset of the members, one subset for the whole batch (REDQ, RLPD).
+def random_members(noise: Tensor, size: int) -> Tensor:
+    """A random subset of an ensemble's members, every subset equally likely (REDQ, RLPD).
 
     Args:
-        values: [member, batch].
-        noise: independent and continuous [batch, member]; the members with the least sums over the
-            batch are chosen, so that every subset is equally likely.
+        noise: independent and continuous [member].
         size: members of the subset.
 
     Returns:
-        [batch].
+        their numbers [size].
     """
-    chosen = noise.sum(0).argsort()[:size]
-    return values.index_select(0, chosen).amin(0)
-
-
-def shared_directions(noise: Tensor) -> Tensor:
-    """One set of directions for the whole batch, uniform on [-1, 1]: [draw, obs].
-
-    The sum of independent uniform numbers, modulo their interval, is uniform again, and the order
-    of the rows does not matter to it.
-
-    Args:
-        noise: uniform on [-1, 1], [batch, draw, obs].
-    """
-    return torch.remainder(noise.sum(0) + 1.0, 2.0) - 1.0
+    return noise.argsort()[:size]
 
 
 def perturbed(observations: Tensor, directions: Tensor, radius: float) -> Tensor:

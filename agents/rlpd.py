@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from rlalign.agent import Spec
-from rlalign.agents.ensemble import subset_minimum
+from rlalign.agents.ensemble import random_members
 from rlalign.agents.sac import SAC, SACSettings
 from rlalign.constraints import LogMultiplier
 from rlalign.layout import Batch
@@ -55,8 +55,8 @@ class RLPDSettings(SACSettings):
 class RLPD(SAC):
     """SAC with a normalised ensemble, many updates a step, and half of each batch from a dataset.
 
-    There is no offline phase. The actor's update comes with the first of an environment step's
-    critic updates; in the authors' code with the last.
+    There is no offline phase. The actor's update comes with the last of an environment step's
+    critic updates, as in the authors' code.
     """
 
     name = "rlpd"
@@ -80,13 +80,14 @@ class RLPD(SAC):
     @property
     def updates(self) -> tuple[Update, ...]:
         critic, actor = super().updates
-        return critic, replace(actor, every=self.settings.updates_per_actor_update)
+        every = self.settings.updates_per_actor_update
+        return critic, replace(actor, every=every, offset=every - 1)
 
     @property
     def noise(self) -> Mapping[str, Noise]:
         noise = dict(super().noise)
         if self.settings.target_critics < self.settings.critics:
-            noise["subset"] = Noise((self.settings.critics,), "uniform")
+            noise["subset"] = Noise((self.settings.critics,), "uniform", shared=True)
         return noise
 
     @property
@@ -99,8 +100,9 @@ class RLPD(SAC):
         """min over i in Z of Q'_i(s', a'), Z a random subset for the whole batch, [batch]."""
         if "subset" not in batch.noise:
             return super().next_value(nets, batch, action)
-        values = nets.critic_target(batch.next_observations, action)
-        return subset_minimum(values, batch.noise["subset"], self.settings.target_critics)
+        chosen = random_members(batch.noise["subset"], self.settings.target_critics)
+        values: Tensor = nets.critic_target(batch.next_observations, action, only=chosen)
+        return values.amin(0)
 
     def policy_value(self, nets: Networks, observations: Tensor, action: Tensor) -> Tensor:
         """mean_i Q_i(s, a) over all critics, or their minimum, [batch]."""

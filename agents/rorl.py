@@ -13,7 +13,6 @@ from rlalign.agents.ensemble import (
     asymmetric_change,
     jeffreys_divergence,
     perturbed,
-    shared_directions,
     uncertainty_penalty,
     worst,
 )
@@ -113,10 +112,10 @@ class RORL(SACN):
     @property
     def noise(self) -> Mapping[str, Noise]:
         noise = dict(super().noise)
-        draws = self.settings.perturbations
+        draws, shared = self.settings.perturbations, self.settings.shared_perturbations
         for term in ("critic_smoothing", "policy_smoothing", "ood"):
             if self.has(term):
-                noise[term] = Noise((draws, self.spec.observation_size), "uniform")
+                noise[term] = Noise((draws, self.spec.observation_size), "uniform", shared)
         if self.has("ood"):
             noise["ood_action"] = Noise((draws, self.spec.action_size))
         return noise
@@ -136,10 +135,7 @@ class RORL(SACN):
 
     def around(self, batch: Batch, term: Term, radius: float) -> Tensor:
         """Perturbed states of a term, [batch, draw, obs]."""
-        directions = batch.noise[term]
-        if self.settings.shared_perturbations:
-            directions = shared_directions(directions)
-        return perturbed(batch.observations, directions, radius)
+        return perturbed(batch.observations, batch.noise[term], radius)
 
     # The critics.
 

@@ -71,7 +71,7 @@ class CapturedSteps:
         """Return which updates and averages are due, and the sizes of the batches."""
         step = self.learner.step_count
         return (
-            tuple(step % update.every == 0 for update in self.learner.updates),
+            tuple(update.due(step) for update in self.learner.updates),
             tuple(step % target.every == 0 for target in self.learner.targets.values()),
             tuple((name, len(rows)) for name, rows in self.batches.items()),
         )

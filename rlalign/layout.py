@@ -99,7 +99,8 @@ class Batch:
     Args:
         rows: packed transitions [batch, width].
         layout: the columns of `rows`.
-        noise: random tensors [batch, ...] that the losses consume, by name; drawn by the learner,
+        noise: random tensors that the losses consume, by name, [batch, ...] or, where a batch
+            shares them, [...]; drawn by the learner,
             so that losses are functions of tensors alone.
     """
 

@@ -29,7 +29,8 @@ class Update:
         networks: names of the networks trained; every other network is frozen meanwhile.
         loss: name of the agent's method ``loss(nets, batch) -> (loss, metrics)``.
         optimizer: constants of Adam, one for all networks or one by network name.
-        every: run on steps divisible by it.
+        every: run on one step in so many.
+        offset: which one: the step's remainder by `every`, 0 for the first.
         schedule: ``"cosine"`` lowers the rate to 0 over the learner's horizon and keeps it there;
             without a horizon (online) the rate is constant.
         max_grad_norm: clip each network's gradient to this norm.
@@ -40,6 +41,7 @@ class Update:
     loss: str
     optimizer: AdamSettings | Mapping[str, AdamSettings] = field(default_factory=AdamSettings)
     every: int = 1
+    offset: int = 0
     schedule: Literal["constant", "cosine"] = "constant"
     max_grad_norm: float | None = None
     source: str = "replay"
@@ -47,6 +49,12 @@ class Update:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"every must be at least 1, got {self.every}")
+        if not 0 <= self.offset < self.every:
+            raise ValueError(f"offset must be from 0 to {self.every - 1}, got {self.offset}")
+
+    def due(self, step: int) -> bool:
+        """Whether it runs on the step of this number, counted from 0."""
+        return step % self.every == self.offset
 
     def adam(self, network: str) -> AdamSettings:
         """Return the constants for one network."""
@@ -81,10 +89,12 @@ class Noise:
     Args:
         shape: shape per row, such as ``(act,)`` or ``(samples, act)``.
         kind: standard normal, or uniform on [-1, 1].
+        shared: draw `shape` once for the whole batch.
     """
 
     shape: tuple[int, ...]
     kind: Literal["normal", "uniform"] = "normal"
+    shared: bool = False
 
 
 class Networks(nn.Module):
@@ -191,7 +201,7 @@ class Learner:
         """Run the updates due at `step_count`; pure device work that a graph can capture."""
         views = {name: Batch(rows, self.layout, noise[name]) for name, rows in batches.items()}
         for update, loss_function in zip(self.updates, self._losses, strict=True):
-            if self.step_count % update.every:
+            if not update.due(self.step_count):
                 continue
             batch = views[update.source]
             trained = [self.flat[name] for name in update.networks]
@@ -222,19 +232,23 @@ class Learner:
         """Draw all noise of one batch: one call per kind, split into views by name."""
         drawn: dict[str, Tensor] = {}
         for kind in ("normal", "uniform"):
-            names = [name for name, noise in self.noise.items() if noise.kind == kind]
-            if not names:
-                continue
-            sizes = [math.prod(self.noise[name].shape) for name in names]
-            shape = (batch_size, sum(sizes))
-            if kind == "normal":
-                block = torch.randn(shape, generator=self.generator, device=self.device)
-            else:
-                block = torch.rand(shape, generator=self.generator, device=self.device)
-                block = block.mul_(2.0).sub_(1.0)
-            for name, part in zip(names, block.split(sizes, dim=1), strict=True):
-                drawn[name] = part.unflatten(1, self.noise[name].shape)
+            noises = {name: noise for name, noise in self.noise.items() if noise.kind == kind}
+            sizes = {name: math.prod(n.shape) for name, n in noises.items() if not n.shared}
+            if sizes:
+                block = self._draw((batch_size, sum(sizes.values())), kind)
+                parts = block.split(list(sizes.values()), dim=1)
+                for name, part in zip(sizes, parts, strict=True):
+                    drawn[name] = part.unflatten(1, noises[name].shape)
+            for name, noise in noises.items():
+                if noise.shared:
+                    drawn[name] = self._draw(noise.shape, kind)
         return drawn
+
+    def _draw(self, shape: tuple[int, ...], kind: str) -> Tensor:
+        if kind == "normal":
+            return torch.randn(shape, generator=self.generator, device=self.device)
+        drawn = torch.rand(shape, generator=self.generator, device=self.device)
+        return drawn.mul_(2.0).sub_(1.0)
 
     def metrics(self) -> dict[str, float]:
         """Return means of the latest step's losses and metrics; this waits for the device."""

@@ -84,8 +84,9 @@ def changed(learner: Learner, before: Mapping[str, Tensor]) -> set[str]:
     return {n for n, flat in learner.flat.items() if not torch.equal(flat.data, before[n])}
 
 
-def test_updates_run_on_their_cadence() -> None:
-    slow = Update(("second",), "copy_loss", every=3)
+@pytest.mark.parametrize("offset", [0, 2])
+def test_updates_run_on_their_cadence(offset: int) -> None:
+    slow = Update(("second",), "copy_loss", every=3, offset=offset)
     learner = make(FIRST, slow)
     moved = []
     for step in range(7):
@@ -93,9 +94,9 @@ def test_updates_run_on_their_cadence() -> None:
         learner.step(rows(step))
         moved.append(changed(learner, before))
     both, one = {"first", "second"}, {"first"}
-    assert moved == [both, one, one, both, one, one, both]
+    assert moved == [both if step % 3 == offset else one for step in range(7)]
     assert learner.step_count == 7
-    assert float(learner.optimizers["second"].steps) == 3
+    assert float(learner.optimizers["second"].steps) == (3 if offset == 0 else 2)
 
 
 def test_updates_run_in_their_order_each_from_the_one_before() -> None:
@@ -233,19 +234,22 @@ def test_noise_is_reproducible_and_of_the_stated_kinds() -> None:
         "action": Noise((2,)),
         "uniform": Noise((4,), "uniform"),
         "samples": Noise((5, 2)),
+        "common": Noise((40, 50), "uniform", shared=True),
     }
     first, second, other = (make(noise=wanted, seed=seed) for seed in (0, 0, 1))
     draws = [learner.draw_noise(3000) for learner in (first, second, other)]
     shapes = {name: tuple(value.shape) for name, value in draws[0].items()}
-    assert shapes == {"action": (3000, 2), "uniform": (3000, 4), "samples": (3000, 5, 2)}
+    per_row = {"action": (3000, 2), "uniform": (3000, 4), "samples": (3000, 5, 2)}
+    assert shapes == {**per_row, "common": (40, 50)}
     for name in wanted:
         assert torch.equal(draws[0][name], draws[1][name])
         assert not torch.equal(draws[0][name], draws[2][name])
     assert not torch.equal(draws[0]["action"], first.draw_noise(3000)["action"])
-    uniform = draws[0]["uniform"]
-    assert -1 <= uniform.min() < -0.99
-    assert 0.99 < uniform.max() <= 1
-    for name, variance in (("action", 1.0), ("samples", 1.0), ("uniform", 1 / 3)):
+    for name in ("uniform", "common"):
+        assert -1 <= draws[0][name].min() < -0.99
+        assert 0.99 < draws[0][name].max() <= 1
+    third = 1 / 3
+    for name, variance in (("action", 1), ("samples", 1), ("uniform", third), ("common", third)):
         value = draws[0][name]
         assert value.mean().abs() < 5 * (variance / value.numel()) ** 0.5
         assert value.var().item() == pytest.approx(variance, rel=5 * (2 / value.numel()) ** 0.5)
@@ -342,6 +346,8 @@ def test_impossible_updates_and_targets_are_refused() -> None:
         make(Update(("third",), "reward_loss"))
     with pytest.raises(ValueError, match="every must be at least 1"):
         Update(("first",), "reward_loss", every=0)
+    with pytest.raises(ValueError, match="offset must be from 0 to 2"):
+        Update(("first",), "reward_loss", every=3, offset=3)
     for rate, every in ((0.0, 1), (1.5, 1), (0.5, 0)):
         with pytest.raises(ValueError, match="need 0 < rate <= 1"):
             Target("first", rate, every)

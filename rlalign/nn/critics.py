@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from rlalign.nn.mlp import Initialization, StackedMLP
+from rlalign.nn.mlp import ALL, Initialization, StackedMLP
 
 
 class EnsembleCritic(nn.Module):
@@ -37,9 +37,15 @@ class EnsembleCritic(nn.Module):
             initialization=initialization,
         )
 
-    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Return every critic's values [member, batch] at observations and actions [batch, ...]."""
-        values: Tensor = self.trunk(observations, actions)
+    def forward(
+        self, observations: Tensor, actions: Tensor, only: slice | Tensor = ALL
+    ) -> Tensor:
+        """Return critics' values [member, batch] at observations and actions [batch, ...].
+
+        Args:
+            only: the members asked; see `StackedMLP.forward`.
+        """
+        values: Tensor = self.trunk(observations, actions, only=only)
         return values.squeeze(-1)
 
     def first(self, observations: Tensor, actions: Tensor) -> Tensor:

@@ -65,20 +65,23 @@ class StackedMLP(nn.Module):
                 self.norms.append(nn.Parameter(torch.ones(members, 1, width)))
                 self.norms.append(nn.Parameter(torch.zeros(members, 1, width)))
 
-    def forward(self, inputs: Tensor, tail: Tensor | None = None, *, only: slice = ALL) -> Tensor:
+    def forward(
+        self, inputs: Tensor, tail: Tensor | None = None, *, only: slice | Tensor = ALL
+    ) -> Tensor:
         """Map [batch, in] (shared by all members) or [member, batch, in] to [member, batch, out].
 
         Args:
             tail: [batch, k], the input's last k columns, where `inputs` are the first ones
                 [batch, in - k] and take no gradient.
-            only: run these members alone (TD3's actor loss asks one critic of two).
+            only: run these members alone: a slice (TD3's actor loss asks one critic of two), or
+                their numbers [k] (RLPD's target asks two of ten), whose weights are copied.
         """
-        if self.accelerated and not self.layer_norm:
+        if self.accelerated and not self.layer_norm and isinstance(only, slice):
             return self._stack(only)(inputs, tail)
         if tail is not None:
             inputs = torch.cat((inputs, tail), -1)
         weights, biases, norms = tuple(self.weights), tuple(self.biases), tuple(self.norms)
-        if only != ALL:
+        if isinstance(only, Tensor) or only != ALL:
             weights, biases, norms = (
                 tuple(parameter[only] for parameter in group) for group in (weights, biases, norms)
             )

@@ -13,8 +13,7 @@ from rlalign.agents.ensemble import (
     disagreement,
     jeffreys_divergence,
     perturbed,
-    shared_directions,
-    subset_minimum,
+    random_members,
     uncertainty_penalty,
     worst,
 )
@@ -111,19 +110,6 @@ def test_perturbed_states_fill_the_ball_around_their_own_state(shared: bool) -> 
     torch.testing.assert_close(offset, (0.05 * directions).expand(6, 400, 3))
 
 
-def test_shared_directions_are_uniform_and_independent_of_the_rows_order() -> None:
-    """Kolmogorov-Smirnov distance of 20,000 numbers: below 1.95 / sqrt(n), false alarms 0.1 %."""
-    generator = torch.Generator().manual_seed(0)
-    noise = 2 * torch.rand(7, 200, 100, generator=generator) - 1
-    found = shared_directions(noise)
-    assert found.shape == (200, 100)
-    ordered = found.flatten().sort().values
-    uniform = torch.linspace(-1, 1, 20_000)
-    assert (ordered - uniform).abs().max() / 2 < 1.95 / math.sqrt(20_000)
-    assert torch.corrcoef(found.T).fill_diagonal_(0).abs().max() < 5 / math.sqrt(200)
-    torch.testing.assert_close(shared_directions(noise.flip(0)), found, rtol=0, atol=1e-5)
-
-
 def test_jeffreys_divergence_of_known_pairs() -> None:
     """RO2O, invariant 8."""
     zero, half, one, two = (torch.tensor([x]) for x in (0.0, 0.5, 1.0, 2.0))
@@ -147,23 +133,12 @@ def test_jeffreys_divergence_is_both_of_torch_s_divergences() -> None:
 def test_a_random_subset_has_no_member_twice_and_every_pair_alike() -> None:
     """RLPD, invariant 22: 6000 draws of 2 in 4; each of 6 pairs 1000 times within 5 deviations."""
     generator = torch.Generator().manual_seed(0)
-    members = torch.arange(4.0).unsqueeze(1)
     counts = dict.fromkeys(combinations(range(4), 2), 0)
     for _ in range(6000):
-        noise = 2 * torch.rand(8, 4, generator=generator) - 1
-        least = subset_minimum(members, noise, 2)
-        most = -subset_minimum(-members, noise, 2)
-        counts[int(least.item()), int(most.item())] += 1  # a KeyError if one came twice
+        first, second = random_members(2 * torch.rand(4, generator=generator) - 1, 2).tolist()
+        counts[min(first, second), max(first, second)] += 1  # a KeyError if one came twice
     deviation = math.sqrt(6000 * (1 / 6) * (5 / 6))
     assert all(abs(count - 1000) < 5 * deviation for count in counts.values()), counts
-
-
-def test_the_subset_is_one_for_the_whole_batch() -> None:
-    generator = torch.Generator().manual_seed(0)
-    values = torch.arange(10.0).unsqueeze(1).expand(10, 30)
-    noise = 2 * torch.rand(30, 10, generator=generator) - 1
-    assert len(subset_minimum(values, noise, 2).unique()) == 1
-    assert torch.equal(subset_minimum(values, noise, 10), values.amin(0))
 
 
 @pytest.mark.parametrize(

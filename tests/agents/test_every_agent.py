@@ -313,7 +313,8 @@ def test_the_order_of_a_batch_does_not_matter(name: str, settings: dict, loss: s
     agent = make(name, **settings)
     batch = batch_of(agent)
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
-    shuffled = Batch(batch.rows[order], agent.layout, {k: v[order] for k, v in batch.noise.items()})
+    noise = {k: v if agent.noise[k].shared else v[order] for k, v in batch.noise.items()}
+    shuffled = Batch(batch.rows[order], agent.layout, noise)
     first, second = (gradients(agent, loss, b) for b in (batch, shuffled))
     torch.testing.assert_close(first[0], second[0])
     for network, gradient in first[1].items():

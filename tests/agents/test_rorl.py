@@ -44,19 +44,8 @@ OFF: dict[str, Any] = {"critic_smoothing": 0.0, "policy_smoothing": 0.0, "ood_we
 
 def moved(batch: Batch, name: str, draw: int, radius: float) -> Tensor:
     """The states of one draw, in double precision."""
-    return batch.observations.double() + radius * batch.noise[name][:, draw].double()
-
-
-def shared(batch: Batch) -> Batch:
-    """A batch whose rows all have the noise that one set of perturbations comes to."""
-    terms = ("critic_smoothing", "policy_smoothing", "ood")
-    noise = {
-        name: (value.double().sum(0) + 1).remainder(2).sub(1).float().expand_as(value)
-        if name in terms
-        else value
-        for name, value in batch.noise.items()
-    }
-    return Batch(batch.rows, batch._layout, noise)
+    directions = batch.noise[name][..., draw, :].double()  # of each row, or of all alike
+    return batch.observations.double() + radius * directions
 
 
 def regression(naive: Naive, batch: Batch) -> Tensor:
@@ -158,17 +147,24 @@ def test_the_actor_loss_adds_the_largest_divergence_of_the_policy() -> None:
 @pytest.mark.parametrize("loss", ["critic_loss", "actor_loss"])
 def test_one_set_of_perturbations_may_serve_the_whole_batch(loss: str) -> None:
     """The same as each row having that very set; and not the same as sets of their own."""
+    terms = ("critic_smoothing", "policy_smoothing", "ood")
     alike, own = (
         disturbed("rorl", **{**STRONG, "shared_perturbations": True}),
         disturbed("rorl", **STRONG),
     )
     same_networks(own, alike)
     batch = batch_of(alike)
-    found, wanted = gradients(alike, loss, batch), gradients(own, loss, shared(batch))
+    assert all(batch.noise[term].dim() == 2 for term in terms)
+    repeated = {
+        name: noise.expand(len(batch), *noise.shape) if name in terms else noise
+        for name, noise in batch.noise.items()
+    }
+    found = gradients(alike, loss, batch)
+    wanted = gradients(own, loss, Batch(batch.rows, own.layout, repeated))
     torch.testing.assert_close(found[0], wanted[0])
     for network, gradient in wanted[1].items():
         agree(found[1][network], gradient, tolerance=1e-4)
-    assert gradients(own, loss, batch)[0] != found[0]
+    assert gradients(own, loss, batch_of(own))[0] != found[0]
 
 
 # Limits.

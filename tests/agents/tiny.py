@@ -32,12 +32,13 @@ def batch_of(agent: Agent, count: int = 24, *, seed: int = 0, **columns: Tensor)
     for name, value in columns.items():
         batch[name].copy_(value)
     generator = torch.Generator().manual_seed(seed)
-    noise = {
-        key: torch.randn(count, *noise.shape, generator=generator)
-        if noise.kind == "normal"
-        else 2 * torch.rand(count, *noise.shape, generator=generator) - 1
-        for key, noise in agent.noise.items()
-    }
+    noise = {}
+    for key, wanted in agent.noise.items():
+        shape = wanted.shape if wanted.shared else (count, *wanted.shape)
+        if wanted.kind == "normal":
+            noise[key] = torch.randn(shape, generator=generator)
+        else:
+            noise[key] = 2 * torch.rand(shape, generator=generator) - 1
     return Batch(rows, agent.layout, noise)
 
 
