@@ -20,6 +20,7 @@ OFFLINE_DATASETS = (
 PEER_DATASETS = OFFLINE_DATASETS[:2]
 ONLINE_TASKS = ("HalfCheetah-v5", "Hopper-v5")
 FINE_TUNED = "hopper-medium-replay-v0"
+PREFERENCE = ("dpo", "simpo", "hypo", "srpo")
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Piece:
 def pieces() -> Iterator[Piece]:
     """Yield every run; a whole seed of all parts comes before the next seed."""
     for seed in SEEDS:
+        yield from _preference(seed)
+    for seed in SEEDS:
         yield from _offline(seed)
         yield from _fine_tuned(seed)
         yield from _online(seed)
@@ -95,6 +98,17 @@ def pieces() -> Iterator[Piece]:
         yield from _comparison(seed)
     for seed in SEEDS:
         yield from _conservative(seed)
+
+
+def _preference(seed: int) -> Iterator[Piece]:
+    """Every trainer from the same pre-trained model of the text world.
+
+    DPO's model is asked for revisions as well, by the template that SRPO trains with.
+    """
+    for trainer in PREFERENCE:
+        changes = ("evaluation.revisions=5",) if trainer == "dpo" else ()
+        arguments = (f"{trainer}/tiny", f"seed={seed}", *changes)
+        yield Piece("rlalign", "preference", f"{trainer}-textworld", seed, arguments)
 
 
 def _offline(seed: int) -> Iterator[Piece]:

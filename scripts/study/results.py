@@ -29,6 +29,7 @@ PEERS = {
     "sb3-sac": "sac",
 }
 EXPERIMENTS = ("offline", "offline-to-online", "online", "comparison", "conservative")
+PREFERENCE = "preference"
 INTRODUCTION = f"""# Results
 
 What the agents reach on this machine's own datasets, and the peers on the very same files, updates
@@ -96,28 +97,31 @@ def main() -> None:
     runs = parser.parse_args().runs
     parts = [INTRODUCTION]
     shutil.rmtree(PICTURES, ignore_errors=True)
-    for experiment in EXPERIMENTS:
+    for experiment in (*EXPERIMENTS, PREFERENCE):
         folder = runs / experiment
         if not folder.is_dir():
             continue
-        collection = collect_runs([folder])
-        groups = make_groups(collection.runs)
-        parts += [f"## {experiment.capitalize()}", "", *peer_table(groups)]
-        out = PICTURES / experiment
-        write_report([folder], out, title=experiment)
-        text = (out / "report.md").read_text()
-        # One level deeper, without the report's own title; run paths are this machine's affair.
-        body = text.split("\n", 2)[2].replace("\n## ", "\n### ")
-        body = body.replace("](curves-", f"](results/{experiment}/curves-")
-        body = "\n\n".join(part for part in body.split("\n\n") if not _is_run_list(part))
-        parts.append(body.replace(f"{runs}/", ""))
-        for name in ("report.md", "report.html", "results.json"):
-            (out / name).unlink()
+        parts += [f"## {experiment.capitalize()}", ""]
+        if experiment != PREFERENCE:
+            parts += peer_table(make_groups(collect_runs([folder]).runs))
+        parts.append(section(folder, PICTURES / experiment).replace(f"{runs}/", ""))
     left = missing(runs)
     if left:
         parts += ["## Not run yet", "", *left, ""]
     PAGE.write_text("\n".join(parts))
     print(PAGE)
+
+
+def section(folder: Path, out: Path) -> str:
+    """Report an experiment's runs; leave the pictures in `out` and return the text."""
+    write_report([folder], out, title=folder.name)
+    text = (out / "report.md").read_text()
+    # One level deeper, without the report's own title; run paths are this machine's affair.
+    body = text.split("\n", 2)[2].replace("\n## ", "\n### ")
+    body = body.replace("](curves-", f"](results/{out.name}/curves-")
+    for name in ("report.md", "report.html", "results.json"):
+        (out / name).unlink()
+    return "\n\n".join(part for part in body.split("\n\n") if not _is_run_list(part))
 
 
 def _is_run_list(part: str) -> bool:
