@@ -8,13 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from rlalign.agents import AGENTS
 from rlalign.errors import SettingsError
 from rlalign.layout import Batch
 from tests.agents.families import AWAC, CQL, IQL, both_phases, disturbed, encode, every_base
-from tests.agents.tiny import again, batch_of, gradients, make, replay_of, weights
+from tests.agents.tiny import (
+    again,
+    batch_of,
+    gradients,
+    gradients_by_hand,
+    make,
+    replay_of,
+    weights,
+)
 from tests.toy_data import box_spaces
 
 
@@ -36,13 +43,7 @@ def test_one_update_by_hand(name: str, order: list[str], online: bool) -> None:
     batch = batch_of(agent)
     agent.learner.draw_noise = lambda count: dict(batch.noise)
     agent.learner.step(batch.rows)
-    wanted: dict[str, Tensor] = {}
-    for loss in order:
-        _, found = gradients(twin, loss, batch)
-        wanted |= found
-        if loss != "balance_loss":
-            for network in found:
-                twin.learner.optimizers[network].step()
+    wanted = gradients_by_hand(twin, order, batch, unstepped="balance_loss")
     assert set(wanted) == set(agent.learner.optimizers)
     for network, gradient in wanted.items():
         error = (agent.learner.flat[network].grad - gradient).abs().max()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -61,6 +62,23 @@ def gradients(agent: Agent, loss: str, batch: Batch) -> tuple[Tensor, dict[str, 
     return value.detach(), {
         name: flat.grad.clone() for name, flat in zip(update.networks, flats, strict=True)
     }
+
+
+def gradients_by_hand(
+    agent: Agent, losses: Sequence[str], batch: Batch, *, unstepped: str = ""
+) -> dict[str, Tensor]:
+    """Gradients by network of losses that step one after the other; `unstepped` does not step.
+
+    Parameters after one step of Adam say little: it hides the gradients' magnitudes.
+    """
+    wanted: dict[str, Tensor] = {}
+    for loss in losses:
+        _, found = gradients(agent, loss, batch)
+        wanted |= found
+        if loss != unstepped:
+            for network in found:
+                agent.learner.optimizers[network].step()
+    return wanted
 
 
 def value_of(agent: Agent, loss: str, batch: Batch) -> float:
