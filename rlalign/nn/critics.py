@@ -37,9 +37,7 @@ class EnsembleCritic(nn.Module):
             initialization=initialization,
         )
 
-    def forward(
-        self, observations: Tensor, actions: Tensor, only: slice | Tensor = ALL
-    ) -> Tensor:
+    def forward(self, observations: Tensor, actions: Tensor, only: slice | Tensor = ALL) -> Tensor:
         """Return critics' values [member, batch] at observations and actions [batch, ...].
 
         Args:

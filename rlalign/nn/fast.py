@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlalign.nn.fast_norm import FastNorm, Norms, mask_
+
 NARROW = 48  # results this narrow are faster as the transposed product (measured on CPU)
 # From so many rows on a CPU runs the members of a stack one after another: a member's activations
 # then stay in the cache from layer to layer. With ten members it saves a tenth, with two nothing.
@@ -32,10 +34,14 @@ class FastLayer:
         weight: parameter [member, in, out].
         bias: parameter [member, 1, out].
         members: which of them are run.
+        norm: normalises what follows, of a single member's hidden layer.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, members: slice = ALL) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, members: slice = ALL, norm: FastNorm | None = None
+    ) -> None:
         self.parameters = weight, bias
+        self.norm = norm
         self.members = members
         self.weight = weight.detach()[members]
         self.bias = bias.detach()[members]
@@ -61,15 +67,33 @@ class FastLayer:
             return torch.bmm(weight, gradient.transpose(1, 2)).transpose(1, 2)
         return torch.bmm(gradient, weight_t)
 
-    def hidden_gradient(self, gradient: Tensor, hidden: Tensor) -> Tensor:
-        """gradient [member, batch, out] @ weight^T where the inputs' own ReLU was open.
+    def activate(self, affine: Tensor, keep: list[Tensor] | None) -> Tensor:
+        """Return the hidden layer of `forward`'s result, in its place; append what backward needs.
+
+        That is nothing but the hidden layer itself where nothing is normalised.
+        """
+        if self.norm is None:
+            return affine.relu_()
+        hidden, saved = self.norm.forward(affine)
+        if keep is not None:
+            keep.extend(saved)
+        return hidden
+
+    def through_activation(
+        self, gradient: Tensor, hidden: Tensor, kept: list[Tensor], trains: bool
+    ) -> Tensor:
+        """Turn the hidden layer's gradient into that of `forward`'s result, in its place.
 
         Args:
-            hidden: the inputs [member, batch, in], which came out of a ReLU.
+            hidden: what `activate` returned.
+            kept: ends with what `activate` kept; it is taken off.
+            trains: whether the normalisation's parameters get their gradients too.
         """
-        gradient = self.input_gradient(gradient)
-        torch.ops.aten.threshold_backward.grad_input(gradient, hidden, 0, grad_input=gradient)
-        return gradient
+        if self.norm is None:
+            mask_(gradient, hidden)
+            return gradient
+        scale, mean, inputs = kept.pop(), kept.pop(), kept.pop()
+        return self.norm.backward(gradient, hidden, (inputs, mean, scale), trains)
 
     def add_gradients(self, inputs: Tensor, gradient: Tensor) -> None:
         """Add inputs^T @ gradient, and the sum of `gradient` over the batch, to the gradients."""
@@ -101,6 +125,7 @@ class FastStack:
         weights: parameters, per layer [member, in, out]; all of them train or none does.
         biases: parameters, per layer [member, 1, out].
         members: which of them are run.
+        norms: of the hidden layers; members then run one after the other.
 
     Gradients of trainable weights are added to their `.grad`, which must exist; they are not
     returned to autograd, so `torch.autograd.grad` with respect to weights and double backward need
@@ -109,13 +134,21 @@ class FastStack:
     """
 
     def __init__(
-        self, weights: Sequence[Tensor], biases: Sequence[Tensor], members: slice = ALL
+        self,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        members: slice = ALL,
+        norms: Norms | None = None,
     ) -> None:
         self.parameters = tuple(weights), tuple(biases)
-        pairs = zip(weights, biases, strict=True)
-        self.layers = tuple(FastLayer(weight, bias, members) for weight, bias in pairs)
+        self.norms = norms
         self.weight = weights[0]  # stands for all: autograd runs our backward if it trains
-        self.members = len(self.layers[0].weight)
+        numbers = range(len(self.weight))[members]
+        self.members, self.first = len(numbers), numbers[0]
+        self.layers = tuple(
+            FastLayer(weight, bias, members, self._norm(layer))
+            for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True))
+        )
         self._where = self.weight.data_ptr()
         self._parts: tuple[FastStack, ...] = ()
 
@@ -135,11 +168,9 @@ class FastStack:
         Returns:
             [member, batch, out].
         """
-        if (
-            inputs.shape[-2] >= DEEP_ROWS
-            and self.members >= DEEP_MEMBERS
-            and inputs.device.type == "cpu"
-        ):
+        deep = inputs.shape[-2] >= DEEP_ROWS and self.members >= DEEP_MEMBERS
+        normalised = self.norms is not None and self.members > 1
+        if normalised or (deep and inputs.device.type == "cpu"):
             return self._one_by_one(inputs, tail)
         if tail is not None and inputs.requires_grad:
             inputs, tail = torch.cat((inputs, tail), -1), None
@@ -153,10 +184,16 @@ class FastStack:
     def parts(self) -> tuple[FastStack, ...]:
         """Each member as a stack of its own."""
         if not self._parts:
-            first = self.layers[0].members.start or 0
-            each = range(first, first + self.members)
-            self._parts = tuple(FastStack(*self.parameters, slice(m, m + 1)) for m in each)
+            self._parts = tuple(
+                FastStack(*self.parameters, slice(member, member + 1), self.norms)
+                for member in range(self.first, self.first + self.members)
+            )
         return self._parts
+
+    def _norm(self, layer: int) -> FastNorm | None:
+        hidden = layer < len(self.parameters[0]) - 1
+        alone = self.norms is not None and self.members == 1
+        return FastNorm(self.norms, layer, self.first) if hidden and alone else None
 
     def _one_by_one(self, inputs: Tensor, tail: Tensor | None) -> Tensor:
         """Run each member through all layers before the next."""
@@ -196,14 +233,14 @@ def stacked_relu_mlp(inputs: Tensor, weights: Sequence[Tensor], biases: Sequence
 def _forward(
     inputs: Tensor, layers: tuple[FastLayer, ...], keep: list[Tensor] | None = None
 ) -> Tensor:
-    """Run the layers; append the input of each to `keep` if it is given."""
+    """Run the layers; append to `keep` if it is given each one's input and what backward needs."""
     hidden = inputs
     if inputs.dim() == 2:
         hidden = inputs.expand(layers[0].weight.shape[0], *inputs.shape)
     for layer in layers[:-1]:
         if keep is not None:
             keep.append(hidden)
-        hidden = layer.forward(hidden).relu_()
+        hidden = layer.activate(layer.forward(hidden), keep)
     if keep is not None:
         keep.append(hidden)
     return layers[-1].forward(hidden)
@@ -230,14 +267,15 @@ class _StackedReluMLP(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         refuse_second_derivative()
-        kept, layers = ctx.saved_tensors, ctx.layers
+        kept, layers = list(ctx.saved_tensors), ctx.layers
         of_inputs, of_tail, trains, _ = ctx.needs_input_grad
         for index in range(len(layers) - 1, -1, -1):
-            layer = layers[index]
+            layer, inputs = layers[index], kept.pop()
             if trains:
-                layer.add_gradients(kept[index], gradient)
+                layer.add_gradients(inputs, gradient)
             if index > 0:
-                gradient = layer.hidden_gradient(gradient, kept[index])
+                gradient = layer.input_gradient(gradient)
+                gradient = layers[index - 1].through_activation(gradient, inputs, kept, trains)
         if not (of_inputs or of_tail):
             return None, None, None, None
         gradient = layers[0].input_gradient(gradient, ctx.first)
@@ -267,8 +305,8 @@ class _Minimum(torch.autograd.Function):
             rows = (chosen == member).nonzero().squeeze(-1)
             of_member = gradient.index_select(0, rows).view(1, -1, 1)
             for layer, before in zip(part.layers[:0:-1], reversed(hidden), strict=True):
-                of_rows = before[member].index_select(0, rows).unsqueeze(0)
-                of_member = layer.hidden_gradient(of_member, of_rows)
+                of_member = layer.input_gradient(of_member)
+                mask_(of_member, before[member].index_select(0, rows).unsqueeze(0))
             result.index_copy_(0, rows, part.layers[0].input_gradient(of_member, first)[0])
         return None, result, None
 

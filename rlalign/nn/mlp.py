@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlalign.nn.fast import FastStack
+from rlalign.nn.fast_norm import Norms
 
 Initialization = Literal["torch", "orthogonal"]
 ALL = slice(None)
@@ -26,10 +27,13 @@ class StackedMLP(nn.Module):
             linear layer does; ``"orthogonal"`` has gain sqrt(2) on every layer and zero biases.
         layer_norm: normalise each hidden layer before its ReLU.
 
-    Each member is initialised by itself, with its own fan-in. With `accelerated` set, ReLU stacks
-    without layer normalisation run their own backward (`rlalign.nn.fast`); the plain autograd form
-    is the reference, and the only one for double backward and `torch.func` transforms.
+    Each member is initialised by itself, with its own fan-in. With `accelerated` set, it runs its
+    own backward (`rlalign.nn.fast`); the plain autograd form is the reference, and the only one for
+    double backward and `torch.func` transforms.
     """
+
+    norm_after_relu = False
+    norm_epsilon = 1e-5
 
     def __init__(
         self,
@@ -76,7 +80,9 @@ class StackedMLP(nn.Module):
             only: run these members alone: a slice (TD3's actor loss asks one critic of two), or
                 their numbers [k] (RLPD's target asks two of ten), whose weights are copied.
         """
-        if self.accelerated and not self.layer_norm and isinstance(only, slice):
+        # Normalised members run one by one, which suits a processor's cache and no GPU.
+        suited = not self.layer_norm or inputs.device.type == "cpu"
+        if self.accelerated and suited and isinstance(only, slice):
             return self._stack(only)(inputs, tail)
         if tail is not None:
             inputs = torch.cat((inputs, tail), -1)
@@ -90,11 +96,18 @@ class StackedMLP(nn.Module):
         for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             hidden = torch.baddbmm(bias, hidden, weight)
             if layer < last:
-                if norms:
-                    gain, shift = norms[2 * layer], norms[2 * layer + 1]
-                    hidden = nn.functional.layer_norm(hidden, hidden.shape[-1:]) * gain + shift
+                around = norms[2 * layer : 2 * layer + 2]
+                if around and not self.norm_after_relu:
+                    hidden = self._normalized(hidden, *around)
                 hidden = torch.relu(hidden)
+                if around and self.norm_after_relu:
+                    hidden = self._normalized(hidden, *around)
         return hidden
+
+    def _normalized(self, hidden: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+        width = hidden.shape[-1:]
+        scaled = nn.functional.layer_norm(hidden, width, eps=self.norm_epsilon)
+        return torch.addcmul(shift, scaled, gain)
 
     def minimum(self, inputs: Tensor, tail: Tensor) -> Tensor:
         """Return the least of the members' single outputs [batch]; arguments as of `forward`."""
@@ -115,7 +128,11 @@ class StackedMLP(nn.Module):
         key = (only.start, only.stop)
         stack = self._stacks.get(key)
         if stack is None or not stack.current:
-            stack = FastStack(tuple(self.weights), tuple(self.biases), only)
+            norms = None
+            if self.layer_norm:
+                gains, shifts = tuple(self.norms[::2]), tuple(self.norms[1::2])
+                norms = Norms(gains, shifts, self.norm_epsilon, self.norm_after_relu)
+            stack = FastStack(tuple(self.weights), tuple(self.biases), only, norms)
             self._stacks[key] = stack
         return stack
 

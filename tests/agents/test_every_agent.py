@@ -74,7 +74,7 @@ def test_updates_move_every_trained_network_and_every_target(name: str, settings
     trained = {network for update in agent.updates for network in update.networks}
     assert trained | set(agent.targets) == set(agent.learner.flat)
     before = weights(agent)
-    train(agent, 3)
+    train(agent, max(3, *(update.offset + 1 for update in agent.updates)))
     rates = {
         network: update.adam(network).learning_rate
         for update in agent.updates
