@@ -25,6 +25,13 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("RLALIGN_CACHE", str(tmp_path / "cache"))
 
 
+def prepare(folder: Path, **changes: Any) -> None:
+    """Lay out a tiny model, pairs, and the recipe mine.yaml with these changes."""
+    save_model(folder / "model")
+    save_pairs(folder / "pairs.jsonl", tiny.pairs())
+    write_recipe(folder / "mine.yaml", "model", "pairs.jsonl", **changes)
+
+
 def losses(run: Path) -> list[float]:
     """The training losses in a run's metrics."""
     return [row["loss"] for row in RunDirectory.open(run).metrics()]
@@ -67,13 +74,11 @@ def test_local_model_and_file_train_with_one_command(
 
 @pytest.mark.parametrize("trainer", ["simpo", "hypo", "srpo"])
 def test_each_trainer_has_recipes(tmp_path: Path, trainer: str) -> None:
-    save_model(tmp_path / "model")
-    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
     changes: dict[str, Any] = {"trainer": trainer, "training": {"max_steps": 2}}
     if trainer == "srpo":
         changes |= {"training": {"max_steps": 2, "max_length": 512}, "evaluation": {"revisions": 1}}
         changes["data"] = {"evaluation_share": 0.25}
-    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", **changes)
+    prepare(tmp_path, **changes)
     assert cli.run(["train", "mine.yaml", "model.attention=eager", "--out", "run"]) == 0
     assert len(losses(tmp_path / "run")) == 2
 
@@ -110,12 +115,10 @@ def test_interrupted_run_is_resumed_to_the_same_losses(
     capsys: pytest.CaptureFixture[str],
     adapter: bool,
 ) -> None:
-    save_model(tmp_path / "model")
-    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
     changes: dict[str, Any] = {"training": {"max_steps": 6}, "data": {"evaluation_share": 0.25}}
     if adapter:
         changes["peft"] = {"r": 2, "alpha": 4}
-    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", **changes)
+    prepare(tmp_path, **changes)
     assert cli.run(["train", "mine.yaml", "--out", "whole"]) == 0
     with monkeypatch.context() as patched:
         interrupt_at(patched, 3)
@@ -140,9 +143,7 @@ def test_interrupted_run_is_resumed_to_the_same_losses(
 def test_checkpoint_cut_short_by_a_kill_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_model(tmp_path / "model")
-    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
-    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", training={"max_steps": 6})
+    prepare(tmp_path, training={"max_steps": 6})
     with monkeypatch.context() as patched:
         interrupt_at(patched, 3)
         with pytest.raises(SystemExit):
@@ -155,12 +156,8 @@ def test_checkpoint_cut_short_by_a_kill_is_passed_over(
 def test_adapter_is_saved_alone_and_evaluated_on_its_base(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_model(tmp_path / "model")
-    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
-    write_recipe(
-        tmp_path / "mine.yaml",
-        "model",
-        "pairs.jsonl",
+    prepare(
+        tmp_path,
         peft={"r": 2, "alpha": 4, "dropout": 0.0},
         data={"evaluation_share": 0.25},
     )
@@ -178,10 +175,8 @@ def test_adapter_is_saved_alone_and_evaluated_on_its_base(
 def test_run_is_evaluated_with_other_data_and_rewards(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_model(tmp_path / "model")
-    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
     save_pairs(tmp_path / "others.jsonl", tiny.pairs(5, seed=9))
-    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl")
+    prepare(tmp_path)
     (tmp_path / "vowels.py").write_text(
         "def count(prompt, answer):\n    return sum(letter in 'aeiou' for letter in answer)\n"
     )
@@ -198,20 +193,14 @@ def test_run_is_evaluated_with_other_data_and_rewards(
 
 
 def test_streamed_dataset_trains(tmp_path: Path) -> None:
-    save_model(tmp_path / "model")
-    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
-    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", data={"streaming": True})
+    prepare(tmp_path, data={"streaming": True})
     assert cli.run(["train", "mine.yaml", "--out", "run"]) == 0
     assert len(losses(tmp_path / "run")) == 4
 
 
 def test_early_stopping_ends_training(tmp_path: Path) -> None:
-    save_model(tmp_path / "model")
-    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
-    write_recipe(
-        tmp_path / "mine.yaml",
-        "model",
-        "pairs.jsonl",
+    prepare(
+        tmp_path,
         # Without a step to take nothing can improve.
         training={"max_steps": 40, "learning_rate": 0.0},
         data={"evaluation_share": 0.25},
@@ -224,12 +213,8 @@ def test_early_stopping_ends_training(tmp_path: Path) -> None:
 def test_loss_that_is_not_finite_stops_the_run_and_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_model(tmp_path / "model")
-    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
-    write_recipe(
-        tmp_path / "mine.yaml",
-        "model",
-        "pairs.jsonl",
+    prepare(
+        tmp_path,
         training={"max_steps": 20, "learning_rate": 1e30, "max_grad_norm": 1e30},
     )
     assert cli.run(["train", "mine.yaml", "--out", "run"]) == 2
@@ -238,9 +223,7 @@ def test_loss_that_is_not_finite_stops_the_run_and_is_told(
 
 
 def test_runs_of_trainers_are_reported_with_samples_side_by_side(tmp_path: Path) -> None:
-    save_model(tmp_path / "model")
-    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
-    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", data={"evaluation_share": 0.25})
+    prepare(tmp_path, data={"evaluation_share": 0.25})
     for trainer, seed in (("dpo", 0), ("dpo", 1), ("simpo", 0)):
         command = ["train", "mine.yaml", f"trainer={trainer}", f"seed={seed}"]
         assert cli.run([*command, "--out", f"runs/{trainer}-{seed}"]) == 0
@@ -284,9 +267,7 @@ def test_template_that_a_model_brings_is_used(tmp_path: Path, trainer: str) -> N
 def test_interrupt_from_the_keyboard_saves_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_model(tmp_path / "model")
-    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
-    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", training={"max_steps": 6})
+    prepare(tmp_path, training={"max_steps": 6})
     monkeypatch.setattr(_Interrupt, "number", signal.SIGINT)
     interrupt_at(monkeypatch, 2)
     with pytest.raises(SystemExit) as stopped:
@@ -298,9 +279,7 @@ def test_interrupt_from_the_keyboard_saves_too(
 def test_changed_data_is_not_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_model(tmp_path / "model")
-    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
-    write_recipe(tmp_path / "mine.yaml", "model", "pairs.jsonl", training={"max_steps": 6})
+    prepare(tmp_path, training={"max_steps": 6})
     with monkeypatch.context() as patched:
         interrupt_at(patched, 2)
         with pytest.raises(SystemExit):
