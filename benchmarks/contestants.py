@@ -39,6 +39,8 @@ TITLES = {
     "td3_bc": "TD3+BC",
     "iql": "IQL",
     "awac": "AWAC",
+    "cql": "CQL, ten actions a proposal",
+    "rebrac": "ReBRAC",
     "famo2o_iql": "FamO2O on IQL",
     "famo2o_awac": "FamO2O on AWAC",
 }
@@ -75,6 +77,8 @@ CONTESTANTS: tuple[Contestant, ...] = (
     *_group("iql", D3RLPY),
     Contestant("iql", "rlalign, V before its step", "own", "rlalign_agent", "iql_before"),
     *_group("awac"),
+    *_group("cql", D3RLPY, limit=False),
+    *_group("rebrac", D3RLPY),
     *_family("iql"),
     *_family("awac"),
 )

@@ -1,4 +1,4 @@
-"""d3rlpy: SAC, IQL and TD3+BC, the two calls that its `fit` makes per step."""
+"""d3rlpy: SAC and offline agents, the two calls that its `fit` makes per step."""
 
 from __future__ import annotations
 
@@ -18,10 +18,16 @@ def setup(job: Job) -> Contest:
     networks = {"actor_encoder_factory": encoder, "critic_encoder_factory": encoder}
     if job.algorithm == "iql":
         networks["value_encoder_factory"] = encoder
+    if job.algorithm == "rebrac":  # whose critics are normalised
+        networks["critic_encoder_factory"] = d3rlpy.models.VectorEncoderFactory(
+            list(HIDDEN), use_layer_norm=True
+        )
     config = {
         "sac": d3rlpy.algos.SACConfig,
         "iql": d3rlpy.algos.IQLConfig,
         "td3_bc": d3rlpy.algos.TD3PlusBCConfig,
+        "cql": d3rlpy.algos.CQLConfig,
+        "rebrac": d3rlpy.algos.ReBRACConfig,
     }[job.algorithm](batch_size=BATCH, compile_graph=job.device == "cuda", **networks)
     algorithm = config.create(device="cuda:0" if job.device == "cuda" else "cpu:0")
     data = transitions(job.transitions, job.seed)

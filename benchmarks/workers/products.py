@@ -113,6 +113,22 @@ def td3() -> tuple[Pass, ...]:
     )
 
 
+def rebrac() -> tuple[Pass, ...]:
+    """Return ReBRAC's passes: TD3's, but for both critics in the actor's loss."""
+    *trained, _ = td3()
+    return (
+        *trained,
+        Pass("critics at s, pi(s)", "critic", 2, every=2),
+        Pass(
+            "the least critic's gradient of the action",
+            "critic",
+            actions=True,
+            forward=False,
+            every=2,
+        ),
+    )
+
+
 def iql() -> tuple[Pass, ...]:
     """Return IQL's passes; the advantage takes the value from the value's own step."""
     return (
@@ -172,6 +188,7 @@ PASSES = {
     "td3_bc": td3(),
     "iql": iql(),
     "awac": awac(),
+    "rebrac": rebrac(),
 }
 
 

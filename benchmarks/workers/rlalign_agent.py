@@ -9,8 +9,10 @@ import torch
 
 import rlalign.agents as agents
 from benchmarks.workers.protocol import Contest, Job, serve
-from benchmarks.workers.task import BATCH, HIDDEN, spaces, transitions
+from benchmarks.workers.task import BATCH, EPISODE, HIDDEN, spaces, transitions
 from rlalign.agent import Agent
+from rlalign.data.dataset import Dataset
+from rlalign.extras import offline_replay
 from rlalign.layout import Layout
 from rlalign.replay import FixedReplay
 
@@ -26,20 +28,23 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "iql": ("IQL", {}),
     "iql_before": ("IQL", {"fresh_value": False}),
     "awac": ("AWAC", {}),
+    "cql": ("CQL", {"lagrange": True}),
+    "rebrac": ("ReBRAC", {}),
     "famo2o_iql": ("FamO2OIQL", {}),
     "famo2o_awac": ("FamO2OAWAC", {}),
 }
 
 
-def replay(job: Job) -> FixedReplay:
-    """Return the transitions as a packed table on the device."""
+def replay(job: Job, agent: Agent) -> FixedReplay:
+    """Return the transitions as the agent's packed table on the device."""
     data = transitions(job.transitions, job.seed)
     layout = Layout(data.observations.shape[1], data.actions.shape[1])
     table = torch.zeros(job.transitions, layout.width)
     for name in ("observations", "actions", "next_observations"):
         table[:, layout.columns[name]] = torch.from_numpy(np.ascontiguousarray(getattr(data, name)))
     table[:, layout.columns["rewards"]] = torch.from_numpy(data.rewards)[:, None]
-    return FixedReplay(table, layout, job.device)
+    ends = np.append(np.arange(EPISODE, job.transitions, EPISODE), job.transitions)
+    return offline_replay(agent, Dataset(table, layout, ends, "made up"))
 
 
 def build(job: Job, *, accelerated: bool = True, **changes: Any) -> Agent:
@@ -66,7 +71,7 @@ def setup(job: Job) -> Contest:
 
 def contest(agent: Agent, job: Job) -> Contest:
     """Let an agent learn from the job's replay."""
-    source = replay(job)
+    source = replay(job, agent)
 
     def run(updates: int) -> None:
         agent.update(source, updates)

@@ -34,7 +34,8 @@ def test_ceiling_counts_what_an_update_multiplies_and_no_more(algorithm: str) ->
     counted = {}
     for accelerated in (False, True):
         job = Job(algorithm, transitions=600, threads=torch.get_num_threads(), device="cpu", seed=0)
-        agent, source = build(job, accelerated=accelerated), replay(job)
+        agent = build(job, accelerated=accelerated)
+        source = replay(job, agent)
         with FlopCounterMode(display=False) as counter:
             agent.update(source, 2)
         counted[accelerated] = counter.get_total_flops() / 2
