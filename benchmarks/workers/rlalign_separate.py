@@ -22,6 +22,7 @@ from rlalign.agents.rorl import RORL, normal_of
 from rlalign.layout import Batch
 from rlalign.learner import Networks
 from rlalign.nn.distributions import TanhGaussian
+from rlalign.nn.mlp import ALL
 
 
 class SeparateMLPs(nn.Module):
@@ -37,10 +38,10 @@ class SeparateMLPs(nn.Module):
                 layers += [nn.Linear(inner, outer), nn.ReLU()]
             self.networks.append(nn.Sequential(*layers[:-1]))
 
-    def forward(self, inputs: Tensor, tail: Tensor | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, tail: Tensor | None = None, *, only: slice = ALL) -> Tensor:
         """Return every member's output [member, batch, out]."""
         joint = inputs if tail is None else torch.cat((inputs, tail), -1)
-        return torch.stack([network(joint) for network in self.networks])
+        return torch.stack([network(joint) for network in self.networks[only]])
 
     def minimum(self, inputs: Tensor, tail: Tensor) -> Tensor:
         """Return the least of the members' outputs [batch]."""

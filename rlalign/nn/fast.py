@@ -192,8 +192,9 @@ class FastStack:
 
     def _norm(self, layer: int) -> FastNorm | None:
         hidden = layer < len(self.parameters[0]) - 1
-        alone = self.norms is not None and self.members == 1
-        return FastNorm(self.norms, layer, self.first) if hidden and alone else None
+        if self.norms is None or self.members > 1 or not hidden:
+            return None
+        return FastNorm(self.norms, layer, self.first)
 
     def _one_by_one(self, inputs: Tensor, tail: Tensor | None) -> Tensor:
         """Run each member through all layers before the next."""

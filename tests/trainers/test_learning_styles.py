@@ -130,8 +130,8 @@ def learned(name: str, folder: Path, taught: Path, seed: int) -> Figures:
     trainer.train()
     initial = AutoModelForCausalLM.from_pretrained(taught)
     add_head(initial, single_process=True)
-    voices = (Voice(model, tiny.tokenizer()) for model in (trainer.model, initial))
-    figures = evaluate(*voices, pairs(512, seed=100 + seed), PLAN).figures
+    policy, first = (Voice(model, tiny.tokenizer()) for model in (trainer.model, initial))
+    figures = evaluate(policy, first, pairs(512, seed=100 + seed), PLAN).figures
     rewarded = "average_margin" if name == "SimPO" else "margin"
     return {**figures, "reward_margin": changes["beta"] * figures[rewarded]}
 
@@ -144,8 +144,8 @@ def figures(
     folder = tmp_path_factory.mktemp("styles")
     taught = reference(folder, request.param)
     found = {name: learned(name, folder / name, taught, request.param) for name in METHODS}
-    shown = ("kl_reverse", "reward", "accuracy", "reward_margin", "policy_length")
-    shown += ("policy_unfinished", "initial_reward", "initial_length")
+    shown = ["kl_reverse", "reward", "accuracy", "reward_margin", "policy_length"]
+    shown += ["policy_unfinished", "initial_reward", "initial_length"]
     for name, row in found.items():
         columns = "  ".join(f"{key} {row[key]:.3f}" for key in shown)
         sys.stdout.write(f"\nseed {request.param}, {name}: {columns}\n")
