@@ -45,6 +45,8 @@ def add_head(model: Any, *, single_process: bool) -> None:
 
 def _add_cpu_head(model: Any) -> None:
     original = model.forward
+    # The function, so that a copy of the model runs its own weights, not this model's.
+    unbound = getattr(original, "__func__", None)
 
     # `generate` checks its arguments against the original signature.
     @functools.wraps(type(model).forward)
@@ -52,7 +54,8 @@ def _add_cpu_head(model: Any) -> None:
         self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any
     ) -> Any:
         if not fused_lm_head:
-            return original(*args, **kwargs, **({} if labels is None else {"labels": labels}))
+            plain = original if unbound is None else functools.partial(unbound, self)
+            return plain(*args, **kwargs, **({} if labels is None else {"labels": labels}))
         hidden = self.base_model(*args, **{**kwargs, "use_cache": False}).last_hidden_state
         targets = labels[:, 1:]
         scored = targets != -100

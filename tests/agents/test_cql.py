@@ -324,9 +324,11 @@ def test_one_pass_serves_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
         trunk = getattr(nets, name).trunk
         forward = trunk.forward
 
-        def counted(inputs: Tensor, *rest: Any, name: str = name, forward: Any = forward) -> Tensor:
+        def counted(
+            inputs: Tensor, *rest: Any, name: str = name, forward: Any = forward, **how: Any
+        ) -> Tensor:
             rows.setdefault(name, []).append(len(inputs))
-            return forward(inputs, *rest)
+            return forward(inputs, *rest, **how)
 
         monkeypatch.setattr(trunk, "forward", counted)
     value_of(agent, "critic_loss", batch_of(agent))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -98,6 +99,18 @@ def test_models_that_change_their_logits_keep_trls_head(monkeypatch: pytest.Monk
     model.config.final_logit_softcapping = 30.0
     add_head(model, single_process=True)
     assert taken == ["ours", "trl", "trl"]
+
+
+def test_a_copy_runs_its_own_weights() -> None:
+    model, ids = tiny.model(), torch.tensor([[5, 6, 7]])
+    add_head(model, single_process=True)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        for parameter in model.parameters():
+            parameter.zero_()
+        assert torch.equal(twin(input_ids=ids).logits, before)
+        assert not torch.equal(model(input_ids=ids).logits, before)
 
 
 def test_generation_is_as_before() -> None:
