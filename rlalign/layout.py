@@ -100,8 +100,7 @@ class Batch:
         rows: packed transitions [batch, width].
         layout: the columns of `rows`.
         noise: random tensors that the losses consume, by name, [batch, ...] or, where a batch
-            shares them, [...]; drawn by the learner,
-            so that losses are functions of tensors alone.
+            shares them, [...]; drawn by the learner, so that losses are functions of tensors alone.
     """
 
     __slots__ = ("_layout", "_once", "noise", "rows")

@@ -28,8 +28,6 @@ INFO_EXAMPLE = (
 CONVERT_EXAMPLE = "Example: rlalign data convert minari/mujoco/hopper/medium-v0 hopper.hdf5"
 VERIFY_EXAMPLE = "Example: rlalign data verify local/hopper-medium-v0 mine.hdf5"
 
-TEXTWORLD_NAMES = ("textworld", "textworld/validation", "textworld/out-of-distribution")
-
 app = typer.Typer(
     help="List, describe, convert and check datasets.",
     epilog=LIST_EXAMPLE,
@@ -104,18 +102,19 @@ def list_datasets(as_json: _Json = False) -> None:
     """
     from rlalign.data.d4rl import tasks
     from rlalign.data.local import ENVIRONMENTS, local_names
+    from rlalign.textworld.pairs import NAMES as PAIRS
 
     rows = [
         {"name": f"local/{name}", "environment": ENVIRONMENTS[name.split("-")[0]]}
         for name in local_names()
     ] + [{"name": f"d4rl/{task.name}", "environment": task.environment} for task in tasks()]
-    rows += [{"name": name, "environment": None} for name in TEXTWORLD_NAMES]
+    rows += [{"name": name, "environment": None} for name in PAIRS]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     width = max(len(str(row["name"])) for row in rows)
     for row in rows:
-        other = "(preference pairs)" if row["name"] in TEXTWORLD_NAMES else "(offline only)"
+        other = "(preference pairs)" if row["name"] in PAIRS else "(offline only)"
         typer.echo(f"{row['name']:{width}}  {row['environment'] or other}")
 
 

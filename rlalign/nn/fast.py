@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlalign.nn.fast_norm import FastNorm, Norms, mask_
+from rlalign.nn.fast_norm import FastNorm, Norms, gradient_buffer, mask_
 
 NARROW = 48  # results this narrow are faster as the transposed product (measured on CPU)
 # From so many rows on a CPU runs the members of a stack one after another: a member's activations
@@ -99,17 +99,12 @@ class FastLayer:
         """Add inputs^T @ gradient, and the sum of `gradient` over the batch, to the gradients."""
         weight, bias = self.parameters
         if self._into is None or self._gradient is not weight.grad:
-            self._gradient = weight.grad
-            if weight.grad is None or bias.grad is None:
-                raise RuntimeError(
-                    "the accelerated MLP adds to existing gradients; flatten the network's "
-                    "parameters first (rlalign.optim.FlatParameters) or use the plain form"
-                )
-            into = weight.grad[self.members]
+            into = gradient_buffer(weight)[self.members]
             self._into = (
                 into.transpose(1, 2) if self.size_out == 1 else into,
-                bias.grad[self.members],
+                gradient_buffer(bias)[self.members],
             )
+            self._gradient = weight.grad
         into_weight, into_bias = self._into
         if self.size_out == 1:
             into_weight.baddbmm_(gradient.transpose(1, 2), inputs)

@@ -75,12 +75,20 @@ class FastNorm:
         )
         if trains:
             for parameter, found in zip(self.parameters, (of_gain, of_shift), strict=True):
-                if parameter.grad is None:
-                    raise RuntimeError("flatten the network's parameters first (rlalign.optim)")
-                parameter.grad[self.member, 0].add_(found)
+                gradient_buffer(parameter)[self.member, 0].add_(found)
         if self.after_relu:
             mask_(gradient, inputs)
         return gradient
+
+
+def gradient_buffer(parameter: Tensor) -> Tensor:
+    """Return the gradient to add to; raises `RuntimeError` where there is none."""
+    if parameter.grad is None:
+        raise RuntimeError(
+            "the accelerated MLP adds to existing gradients; flatten the network's "
+            "parameters first (rlalign.optim.FlatParameters) or use the plain form"
+        )
+    return parameter.grad
 
 
 def mask_(gradient: Tensor, hidden: Tensor) -> None:

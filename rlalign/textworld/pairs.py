@@ -37,6 +37,9 @@ SPLITS = {
 }
 
 
+NAMES = tuple("textworld" if split == "train" else f"textworld/{split}" for split in SPLITS)
+
+
 def preference_pairs(split: str = "train") -> list[dict[str, str]]:
     """Rows of `prompt`, `chosen` and `rejected`; the same on every machine.
 

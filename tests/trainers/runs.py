@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 import yaml
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
 
 from tests.trainers import tiny
 
@@ -21,6 +23,31 @@ QUICK: dict[str, Any] = {
     "max_length": 64,
     "max_new_tokens": 4,
 }
+
+
+def teach(folder: Path, config: Any, rows: list[dict[str, str]], seed: int) -> Path:
+    """A folder with a model of that configuration after 500 steps of supervised learning."""
+    import trl  # here, as tests without a trainer use this file too
+
+    torch.manual_seed(seed)
+    settings = tiny.settings(
+        folder / "teaching",
+        bf16=False,
+        seed=seed,
+        max_steps=500,
+        per_device_train_batch_size=64,
+        learning_rate=3e-3,
+        logging_steps=500,
+    )
+    trainer = trl.SFTTrainer(
+        model=AutoModelForCausalLM.from_config(config),
+        args=trl.SFTConfig(**settings),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tiny.tokenizer(),
+    )
+    trainer.train()
+    trainer.save_model(str(folder / "taught"))
+    return folder / "taught"
 
 
 def save_model(

@@ -24,10 +24,9 @@ from transformers import (
 )
 
 from rlalign.errors import SettingsError, TrainingError
-from rlalign.trainers import TRAINERS, PreferenceConfig, RevisionTemplate
+from rlalign.trainers import TRAINERS, PreferenceConfig
 from tests.trainers import tiny
 
-SHORT = RevisionTemplate("short", "{prompt}", "{prompt}({draft})", "(", ")")
 EXTRA: dict[str, dict[str, Any]] = {
     "dpo": {},
     "simpo": {},
@@ -54,7 +53,7 @@ def make(
     folder.mkdir(exist_ok=True)
     settings = {**EXTRA[method], **changes}
     if method == "srpo":
-        SHORT.save(folder)
+        tiny.SHORT.save(folder)
         settings["template"] = str(folder)
     return trainer_class(
         model=model if model is not None else tiny.model(),

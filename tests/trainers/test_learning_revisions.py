@@ -32,8 +32,7 @@ from rlalign.trainers import DPOConfig, DPOTrainer, SRPOConfig, SRPOTrainer, sel
 from rlalign.trainers.drawing import Voice, draw, texts_of
 from rlalign.trainers.revision import encode_prompt
 from tests.trainers import tiny
-from tests.trainers.test_learning_styles import teach
-from tests.trainers.test_srpo import SHORT
+from tests.trainers.runs import teach
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +82,7 @@ def reference(folder: Path, seed: int, *, seen: bool) -> Path:
         shown, answer = prompt, noisy_copy(prompt, rng)
         if seen and number % 2:
             draft = noisy_copy(prompt, rng)
-            shown = str(SHORT.revise(prompt, draft))
+            shown = str(tiny.SHORT.revise(prompt, draft))
             answer = "".join(map(rng.choice, zip(draft, answer, strict=True)))
         rows.append({"prompt": shown, "completion": answer})
     dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
@@ -95,7 +94,13 @@ def pairs(model: Any, seed: int, *, skewed: bool) -> Dataset:
     rng = random.Random(seed)
     prompts = asked(rng, PAIRS)
     drawn = self_revise(
-        model, tiny.tokenizer(), prompts * 2, template=SHORT, revisions=0, seed=seed, **SAMPLING
+        model,
+        tiny.tokenizer(),
+        prompts * 2,
+        template=tiny.SHORT,
+        revisions=0,
+        seed=seed,
+        **SAMPLING,
     )
     rows = []
     for number, prompt in enumerate(prompts):
@@ -112,7 +117,7 @@ def pairs(model: Any, seed: int, *, skewed: bool) -> Dataset:
 def learned(method: str, folder: Path, taught: Path, rows: Dataset, seed: int) -> Any:
     trainer_class, config_class, changes = METHODS[method]
     folder.mkdir()
-    SHORT.save(folder)
+    tiny.SHORT.save(folder)
     if method == "SRPO":
         changes = {**changes, "template": str(folder)}
     settings = tiny.settings(
@@ -132,9 +137,9 @@ def measure(model: Any, seed: int) -> Measured:
     tokenizer = tiny.tokenizer()
     prompts = asked(random.Random(2000 + seed), PROMPTS)
     histories = self_revise(
-        model, tokenizer, prompts, template=SHORT, revisions=REVISIONS, seed=seed, **SAMPLING
+        model, tokenizer, prompts, template=tiny.SHORT, revisions=REVISIONS, seed=seed, **SAMPLING
     )
-    views = [encode_prompt(tokenizer, SHORT.revise(p, perfect(p))) for p in prompts]
+    views = [encode_prompt(tokenizer, tiny.SHORT.revise(p, perfect(p))) for p in prompts]
     after = texts_of(draw(Voice(model, tokenizer), views, seed=seed, **SAMPLING), tokenizer)
 
     def mean(answers: Any) -> float:

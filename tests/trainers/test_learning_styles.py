@@ -15,8 +15,6 @@ import pytest
 
 pytest.importorskip("trl")
 
-import torch
-import trl
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -32,6 +30,7 @@ from rlalign.trainers.drawing import Voice
 from rlalign.trainers.evaluation import Plan, evaluate
 from rlalign.trainers.head import add_head
 from tests.trainers import tiny
+from tests.trainers.runs import teach
 
 pytestmark = pytest.mark.slow
 
@@ -80,29 +79,6 @@ def pairs(count: int, seed: int) -> Dataset:
             for _ in range(count)
         ]
     )
-
-
-def teach(folder: Path, config: Any, rows: list[dict[str, str]], seed: int) -> Path:
-    """A folder with a model of that configuration after 500 steps of supervised learning."""
-    torch.manual_seed(seed)
-    settings = tiny.settings(
-        folder / "teaching",
-        bf16=False,
-        seed=seed,
-        max_steps=500,
-        per_device_train_batch_size=64,
-        learning_rate=3e-3,
-        logging_steps=500,
-    )
-    trainer = trl.SFTTrainer(
-        model=AutoModelForCausalLM.from_config(config),
-        args=trl.SFTConfig(**settings),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tiny.tokenizer(),
-    )
-    trainer.train()
-    trainer.save_model(str(folder / "taught"))
-    return folder / "taught"
 
 
 def reference(folder: Path, seed: int) -> Path:

@@ -108,6 +108,15 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(carrying_out, "_make_trainer", make)
 
 
+def cut_at(monkeypatch: pytest.MonkeyPatch, step: int) -> Any:
+    """Train mine.yaml into the folder "cut", interrupted during a step; return the exit code."""
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, step)
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(["train", "mine.yaml", "--out", "cut"])
+    return stopped.value.code
+
+
 @pytest.mark.parametrize("adapter", [False, True])
 def test_interrupted_run_is_resumed_to_the_same_losses(
     tmp_path: Path,
@@ -120,11 +129,7 @@ def test_interrupted_run_is_resumed_to_the_same_losses(
         changes["peft"] = {"r": 2, "alpha": 4}
     prepare(tmp_path, **changes)
     assert cli.run(["train", "mine.yaml", "--out", "whole"]) == 0
-    with monkeypatch.context() as patched:
-        interrupt_at(patched, 3)
-        with pytest.raises(SystemExit) as stopped:
-            cli.run(["train", "mine.yaml", "--out", "cut"])
-    assert stopped.value.code == 143
+    assert cut_at(monkeypatch, 3) == 143
     assert capsys.readouterr().err.splitlines()[-1].endswith("go on with: rlalign resume cut")
     assert RunDirectory.open("cut").status == "interrupted"
     assert len(losses(tmp_path / "cut")) == 4
@@ -144,10 +149,7 @@ def test_checkpoint_cut_short_by_a_kill_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(tmp_path, training={"max_steps": 6})
-    with monkeypatch.context() as patched:
-        interrupt_at(patched, 3)
-        with pytest.raises(SystemExit):
-            cli.run(["train", "mine.yaml", "--out", "cut"])
+    cut_at(monkeypatch, 3)
     (tmp_path / "cut" / "checkpoints" / "checkpoint-4" / "rlalign.json").unlink()
     assert cli.run(["resume", "cut"]) == 0
     assert [row["step"] for row in RunDirectory.open("cut").metrics()] == [1, 2, 3, 4, 5, 6]
@@ -240,28 +242,21 @@ def test_runs_of_trainers_are_reported_with_samples_side_by_side(tmp_path: Path)
 def test_template_that_a_model_brings_is_used(tmp_path: Path, trainer: str) -> None:
     from rlalign.trainers.revision import RevisionTemplate
 
-    save_model(tmp_path / "model")
-    short = RevisionTemplate(
-        name="short", generation="{prompt}", revision="{prompt} ({draft})", opening="(", closing=")"
-    )
-    short.save(tmp_path / "model")
-    save_pairs(tmp_path / "pairs.jsonl", tiny.pairs())
-    write_recipe(
-        tmp_path / "mine.yaml",
-        "model",
-        "pairs.jsonl",
+    prepare(
+        tmp_path,
         trainer=trainer,
         data={"evaluation_share": 0.25},
         evaluation={"revisions": 2, "reward": "operator:countOf"},
         training={"max_steps": 2},
     )
+    tiny.SHORT.save(tmp_path / "model")
     assert cli.run(["train", "mine.yaml", "--out", "run"]) == 0
     final = RunDirectory.open("run").evaluations()[-1]
     assert {f"revision_{n}_win_rate" for n in (0, 1, 2)} <= set(final)
     samples = (tmp_path / "run" / "samples.jsonl").read_text().splitlines()
     assert len(json.loads(samples[0])["revisions"]) == 3
     if trainer == "srpo":
-        assert RevisionTemplate.load(tmp_path / "run" / "model") == short
+        assert RevisionTemplate.load(tmp_path / "run" / "model") == tiny.SHORT
 
 
 def test_interrupt_from_the_keyboard_saves_too(
@@ -269,10 +264,7 @@ def test_interrupt_from_the_keyboard_saves_too(
 ) -> None:
     prepare(tmp_path, training={"max_steps": 6})
     monkeypatch.setattr(_Interrupt, "number", signal.SIGINT)
-    interrupt_at(monkeypatch, 2)
-    with pytest.raises(SystemExit) as stopped:
-        cli.run(["train", "mine.yaml", "--out", "cut"])
-    assert stopped.value.code == 130
+    assert cut_at(monkeypatch, 2) == 130
     assert (tmp_path / "cut" / "checkpoints" / "checkpoint-3" / "rlalign.json").is_file()
 
 
@@ -280,10 +272,7 @@ def test_changed_data_is_not_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare(tmp_path, training={"max_steps": 6})
-    with monkeypatch.context() as patched:
-        interrupt_at(patched, 2)
-        with pytest.raises(SystemExit):
-            cli.run(["train", "mine.yaml", "--out", "cut"])
+    cut_at(monkeypatch, 2)
     save_pairs(tmp_path / "pairs.jsonl", tiny.pairs(seed=5))
     assert cli.run(["resume", "cut"]) == 2
     assert "pairs.jsonl has changed since the run began" in capsys.readouterr().err

@@ -18,12 +18,10 @@ from rlalign.trainers.revision import CHAT, encode_prompt
 from rlalign.trainers.srpo_data import SEQUENCES, longest
 from tests.trainers import tiny
 
-SHORT = RevisionTemplate("short", "{prompt}", "{prompt}({draft})", "(", ")")
-
 
 @pytest.fixture
 def template(tmp_path: Path) -> str:
-    SHORT.save(tmp_path)
+    tiny.SHORT.save(tmp_path)
     return str(tmp_path)
 
 
@@ -333,7 +331,7 @@ def test_template_is_saved_with_model_and_checkpoints(tmp_path: Path, template: 
     trainer.train()
     trainer.save_model(str(tmp_path / "model"))
     for folder in (tmp_path / "model", tmp_path / "out" / "checkpoint-2"):
-        assert RevisionTemplate.load(folder) == SHORT
+        assert RevisionTemplate.load(folder) == tiny.SHORT
 
 
 @pytest.mark.parametrize(

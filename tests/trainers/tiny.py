@@ -19,6 +19,9 @@ from transformers import (
     Qwen3Config,
 )
 
+from rlalign.trainers.revision import RevisionTemplate
+
+SHORT = RevisionTemplate("short", "{prompt}", "{prompt}({draft})", "(", ")")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<assistant>", "<end>"]
 TEMPLATE = (
