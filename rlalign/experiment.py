@@ -149,18 +149,28 @@ def resume(directory: str | Path, *, progress: bool = True) -> dict[str, Any]:
     return _carry_out(experiment, run, saved, progress)
 
 
-def load_run(directory: str | Path, checkpoint: str = "latest") -> Agent:
+def load_run(
+    directory: str | Path,
+    checkpoint: str = "latest",
+    device: str | torch.device | None = None,
+) -> Agent:
     """Return the agent of a run, as it was at a checkpoint.
+
+    Args:
+        directory: of the run.
+        checkpoint: its name.
+        device: where to put the agent, wherever it was trained; None: the CPU.
 
     Raises:
         CheckpointError: if the directory is no run, or has no such checkpoint.
+        SettingsError: if there is no such device here.
     """
     run = RunDirectory.open(directory)
     recipe = run.recipe
     environment = (run.info.get("dataset") or {}).get("environment") or recipe.environment
     saved = Checkpoints(run.checkpoints).load(checkpoint)
     agent = agent_class(recipe)(
-        environment, seed=recipe.seed, device=recipe.device, **agent_settings(recipe).to_dict()
+        environment, seed=recipe.seed, device=device or "cpu", **agent_settings(recipe).to_dict()
     )
     agent.load_state_dict(*part(saved, "agent"))
     return agent

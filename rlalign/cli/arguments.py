@@ -20,6 +20,10 @@ Progress = Annotated[
     bool | None,
     typer.Option("--progress/--no-progress", help="Show a progress bar. [default: on a terminal]"),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="Where an agent acts: cpu or cuda[:N]. [default: cpu]"),
+]
 DatasetName = Annotated[
     str,
     typer.Argument(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlalign.cli.arguments import AnyDatasetName, DatasetName, Progress, progress_wanted
+from rlalign.cli.arguments import AnyDatasetName, DatasetName, Device, Progress, progress_wanted
 from rlalign.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def collect(
         str, typer.Option("--checkpoint", "-c", help="Which one of the run.")
     ] = "latest",
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.")] = None,
+    device: Device = None,
     progress: Progress = None,
 ) -> None:
     """Collect a dataset by acting in MuJoCo.
@@ -76,6 +77,11 @@ def collect(
     if source.startswith("local/") and not Path(source).exists():
         from rlalign.data.local import collect_local, load_local
 
+        if device not in (None, "cpu"):
+            raise DatasetError(
+                f"{source}: --device {device}, but the policies that rlalign ships act on the CPU "
+                "alone; leave --device out"
+            )
         name = source.removeprefix("local/")
         if out is None:
             dataset = load_local(name, transitions=transitions, seed=seed, progress=shown)
@@ -87,7 +93,7 @@ def collect(
     if out is None:
         raise DatasetError(f"collecting from {source} needs --out FILE.hdf5")
     dataset = _collect_from(
-        Path(source), environment, checkpoint, transitions or 100_000, seed or 0, shown
+        Path(source), environment, checkpoint, device, transitions or 100_000, seed or 0, shown
     )
     dataset.save(out)
     typer.echo(_as_text(describe(dataset)))
@@ -207,6 +213,7 @@ def _collect_from(
     source: Path,
     environment: str | None,
     checkpoint: str,
+    device: str | None,
     transitions: int,
     seed: int,
     progress: bool,
@@ -217,7 +224,7 @@ def _collect_from(
     from rlalign.data.d4rl import reference_of_environment
     from rlalign.envs.make import make_environment
 
-    policy, env_id = load(source, checkpoint, environment)
+    policy, env_id = load(source, checkpoint, environment, device)
     acting = _ActingAgent(policy, seed) if isinstance(policy, Agent) else policy
     dataset = play(
         acting,

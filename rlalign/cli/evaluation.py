@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlalign.errors import EnvError
+from rlalign.cli.arguments import Device
+from rlalign.errors import EnvError, RlalignError
 
 if TYPE_CHECKING:
     from rlalign.agent import Agent
@@ -40,6 +41,7 @@ def evaluate(
     stochastic: Annotated[
         bool, typer.Option("--stochastic", help="Sample actions instead of taking the mode.")
     ] = False,
+    device: Device = None,
     video: Annotated[
         Path | None, typer.Option("--video", help="Folder to write MP4 videos to.")
     ] = None,
@@ -74,6 +76,11 @@ def evaluate(
     if is_preference_run(run):
         from rlalign.cli.preferences import evaluate_run
 
+        if device is not None:
+            raise RlalignError(
+                f"{run}: --device {device}, but a language model is evaluated on the device that "
+                "its recipe names; leave --device out"
+            )
         asked = {"prompts": prompts, "reward": reward, "revisions": revisions}
         evaluate_run(run, checkpoint, dataset, asked, seed=seed, record=record, as_json=as_json)
         return
@@ -83,7 +90,7 @@ def evaluate(
     from rlalign.evaluate import evaluate as play
     from rlalign.evaluate import recording_environments
 
-    agent, env_id = load(run, checkpoint, environment)
+    agent, env_id = load(run, checkpoint, environment, device)
     if video is not None:
         environments = recording_environments(env_id, video, episodes=episodes, seed=seed)
     else:

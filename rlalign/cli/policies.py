@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlalign.errors import EnvError
+from rlalign.errors import EnvError, SettingsError
 
 if TYPE_CHECKING:
     from rlalign.agent import Agent
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 SB3_MEMBER = "policy.pth"
 
 
-def load(source: Path, checkpoint: str, environment: str | None) -> tuple[Agent | SB3Policy, str]:
+def load(
+    source: Path, checkpoint: str, environment: str | None, device: str | None
+) -> tuple[Agent | SB3Policy, str]:
     """The policy and the environment to act in: `environment`, or the one it was trained in.
 
-    Raises `CheckpointError` when `source` holds none, `EnvError` when no environment is known.
+    An agent is put on `device`, by default the CPU. Raises `CheckpointError` when `source` holds
+    none, `SettingsError` when it cannot be put there, `EnvError` when no environment is known.
     """
-    policy, recorded = _load(source, checkpoint, environment)
+    policy, recorded = _load(source, checkpoint, environment, device or "cpu")
     env_id = environment or recorded
     if env_id is None:
         raise EnvError(f"{source}: does not say which environment; add --environment ID")
@@ -28,27 +31,33 @@ def load(source: Path, checkpoint: str, environment: str | None) -> tuple[Agent 
 
 
 def _load(
-    source: Path, checkpoint: str, environment: str | None
+    source: Path, checkpoint: str, environment: str | None, device: str
 ) -> tuple[Agent | SB3Policy, str | None]:
     if source.is_dir():
-        return _load_run(source, checkpoint)
+        return _load_run(source, checkpoint, device)
     if _is_sb3(source):
+        if device != "cpu":
+            raise SettingsError(
+                f"{source}: --device {device}, but a model of stable-baselines3 acts on the CPU "
+                "alone; leave --device out"
+            )
         from rlalign.interop.sb3_policy import load_sb3_policy
 
         return load_sb3_policy(source, environment), None
     from rlalign.agent_files import load_any_agent
     from rlalign.checkpoint import load_state
 
-    return load_any_agent(source), load_state(source)[1].get("environment")
+    return load_any_agent(source, device=device), load_state(source)[1].get("environment")
 
 
-def _load_run(directory: Path, checkpoint: str) -> tuple[Agent, str | None]:
+def _load_run(directory: Path, checkpoint: str, device: str) -> tuple[Agent, str | None]:
     from rlalign.experiment import load_run
     from rlalign.rundir import RunDirectory
 
     run = RunDirectory.open(directory)
     dataset = run.info.get("dataset") or {}
-    return load_run(directory, checkpoint), run.recipe.environment or dataset.get("environment")
+    agent = load_run(directory, checkpoint, device)
+    return agent, run.recipe.environment or dataset.get("environment")
 
 
 def _is_sb3(path: Path) -> bool:

@@ -232,6 +232,33 @@ def test_evaluating_in_an_environment_of_other_sizes(refused: Any, run: Path) ->
     assert "observations of shape (17,), but the agent was trained with (11,)" in sentence
 
 
+@pytest.mark.parametrize("command", [["evaluate"], ["collect", "--out", "new.hdf5"]])
+def test_acting_on_a_device_that_is_not_there(
+    refused: Any, run: Path, agent_file: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for source in (run, agent_file):
+        assert "no CUDA device here" in refused(*command, source, "--device", "cuda")
+        assert "device must be 'cpu' or 'cuda[:n]', got 'gpu'" in refused(
+            *command, source, "--device", "gpu"
+        )
+
+
+def test_device_where_nothing_could_use_it(refused: Any, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        archive.writestr("policy.pth", b"")
+    for arguments in (("evaluate", "model.zip"), ("collect", "local/hopper-random-v0")):
+        assert "on the CPU alone" in refused(*arguments, "--device", "cuda")
+
+
+def test_device_of_a_language_model_is_its_recipe_s(refused: Any, tmp_path: Path) -> None:
+    from rlalign.rundir import RunDirectory
+
+    recipe = {"trainer": "dpo", "model": {"name": "textworld"}, "dataset": "textworld"}
+    RunDirectory.create(tmp_path / "aligned", recipe, []).finish("finished")
+    assert "the device that its recipe names" in refused("evaluate", "aligned", "--device", "cuda")
+
+
 def test_training_in_an_unknown_environment(refused: Any, recipe: Any, make_dataset: Any) -> None:
     make_dataset()
     path = recipe(*LINES)

@@ -88,6 +88,22 @@ def test_saved_agent_is_evaluated_as_its_run_is(
     assert json.loads(capsys.readouterr().out) == expected
 
 
+def test_run_trained_elsewhere_acts_on_this_machine(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was trained with `device: cuda` is loaded where there may be no such device."""
+    from rlalign.experiment import load_run
+
+    recipe = trained / "recipe.yaml"
+    assert cli.run(["evaluate", "run", "-n", "1", "--json"]) == 0
+    expected = capsys.readouterr().out
+    recipe.write_text(recipe.read_text().replace("device: cpu", "device: cuda:7"))
+    assert load_run(trained).device.type == "cpu"
+    assert cli.run(["evaluate", "run", "-n", "1", "--json", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == expected
+    assert cli.run(["collect", "run", "--transitions", "5", "--out", "a.hdf5"]) == 0
+
+
 def test_model_of_stable_baselines3_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
     from stable_baselines3 import SAC
 
