@@ -30,17 +30,43 @@ PEERS = {
 }
 EXPERIMENTS = ("offline", "offline-to-online", "online", "comparison", "conservative")
 PREFERENCE = "preference"
+
+
+def _planned(experiment: str, key: str) -> int:
+    """Return a number that the plan gives the runs of an experiment, such as `online.steps`."""
+    first = next(piece for piece in pieces() if piece.experiment == experiment)
+    values = [one.partition("=")[2] for one in first.arguments if one.startswith(f"{key}=")]
+    return int(values[0])
+
+
+FINE_TUNED = "offline-to-online"
 INTRODUCTION = f"""# Results
 
 What the agents reach on this machine's own datasets, and the peers on the very same files, updates
 and evaluation. Made from run directories by `python -m scripts.study.results`; the runs by
 `python -m scripts.study.run` (resumable; seeds {", ".join(map(str, SEEDS))}, one thread each).
 
-Offline: {OFFLINE_UPDATES:,} updates; online: {ONLINE_STEPS:,} environment steps; evaluation: 20
-episodes with the deterministic policy, 10 in the offline-to-online runs. Scores are D4RL's
-normalised ones, with its reference returns, in gymnasium's v5 tasks, whose physics differ from
-D4RL's. Numbers are means over seeds and one standard error. Checks on smaller tasks:
-[small-checks.md](small-checks.md).
+| part | updates offline | environment steps online | episodes of an evaluation |
+| --- | ---: | ---: | ---: |
+| offline | {OFFLINE_UPDATES:,} | | 20 |
+| online | | {ONLINE_STEPS:,} | 20 |
+| offline-to-online | {_planned(FINE_TUNED, "offline.steps"):,} \
+| {_planned(FINE_TUNED, "online.steps"):,} \
+| {_planned(FINE_TUNED, "evaluation.episodes")} |
+| comparison | {_planned("comparison", "offline.steps"):,} (RLPD: none) \
+| {_planned("comparison", "online.steps"):,} \
+| {_planned("comparison", "evaluation.episodes")} |
+| conservative | {_planned("conservative", "offline.steps"):,} | | 20 |
+
+The comparison does with less what costs most (layers, critics, actions, perturbed states, RLPD's
+updates a step), and the conservative part has the settings that d3rlpy can be given too;
+`scripts/study/plan.py` lists both.
+
+Evaluation is with the deterministic policy. Scores are D4RL's normalised ones, with its reference
+returns, in gymnasium's v5 tasks, whose physics differ from D4RL's. Numbers are means over seeds and
+one standard error; a single seed has none, and no verdict is possible on it. What the datasets'
+own policies score stands under `behaviour` ([behaviours.md](behaviours.md)). Checks on smaller
+tasks: [small-checks.md](small-checks.md).
 """
 
 
@@ -67,7 +93,8 @@ def peer_table(groups: Sequence[Group]) -> list[str]:
     if not rows:
         return []
     return [
-        "**Next to the peers** (equal: within two standard errors of the difference)",
+        "**Next to the peers.** Equal is a difference within two of its standard errors; with one",
+        'seed of either there is no standard error, and so no verdict ("one seed").',
         "",
         "| task | ours | score | peer | score | difference | |",
         "| --- | --- | ---: | --- | ---: | ---: | --- |",
