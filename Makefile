@@ -37,7 +37,7 @@ $(VENV)/.dev: $(VENV)/.core
 
 install: $(VENV)/.dev  ## install rlalign and the tools into .venv
 
-demo: $(VENV)/.core  ## learn offline, improve online, report: about five minutes on two cores
+demo: $(VENV)/.core  ## learn offline, improve online, report: about four minutes on two cores
 	$(BIN)/python -m rlalign.demo $(DEMO_ARGS)
 
 test: $(VENV)/.dev  ## the quick tests
@@ -69,7 +69,7 @@ bench-setup:  ## the peers' environments, in .bench
 
 BENCH := --peers-python $(PEERS_PYTHON) --jax-python $(JAX_PYTHON) $(BENCH_ARGS)
 
-bench: $(VENV)/.dev  ## speed next to the peers (after bench-setup): about 25 minutes
+bench: $(VENV)/.dev  ## speed next to the peers (after bench-setup): 40 minutes at least
 	$(BIN)/python -m benchmarks.updates $(BENCH)
 	$(BIN)/python -m benchmarks.updates --threads 2 $(BENCH)
 	$(BIN)/python -m benchmarks.online $(BENCH)

@@ -1,10 +1,10 @@
 """Resident memory of loading a large dataset and training on it, as a ratio to its arrays' bytes.
 
-Usage: python benchmarks/memory.py [--transitions 2000000] [--updates 20] [--folder /tmp]
+    python -m benchmarks.memory [--transitions 2000000] [--updates 20] [--folder /tmp]
 
-Makes an HDF5 file of HalfCheetah's sizes in D4RL's v2 layout (or, with --rebuilt, in the v0 layout
-without next observations), then loads it and trains TD3+BC on it in a fresh process. Printed is the
-growth of that process's peak resident memory over its size after all imports.
+Makes HDF5 files of HalfCheetah's sizes, one in D4RL's v2 layout and one in the v0 layout without next
+observations, then loads each and trains TD3+BC on it in a fresh process. Printed, and written
+nowhere, is the growth of that process's peak resident memory over its size after all imports.
 """
 
 from __future__ import annotations
