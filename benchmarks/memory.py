@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory [--transitions 2000000] [--updates 20] [--folder /tmp]
 
-Makes HDF5 files of HalfCheetah's sizes, one in D4RL's v2 layout and one in the v0 layout without next
-observations, then loads each and trains TD3+BC on it in a fresh process. Printed, and written
+Makes HDF5 files of HalfCheetah's sizes, one in D4RL's v2 layout and one in the v0 layout without
+next observations, then loads each and trains TD3+BC on it in a fresh process. Printed, and written
 nowhere, is the growth of that process's peak resident memory over its size after all imports.
 """
 
