@@ -94,6 +94,64 @@ class Dataset:
                 f"{self.name}: trajectory ends must ascend from above 0 to the {count} transitions"
             )
 
+    @classmethod
+    def from_arrays(
+        cls,
+        observations: Any,
+        actions: Any,
+        rewards: Any,
+        terminations: Any,
+        truncations: Any = None,
+        next_observations: Any = None,
+        *,
+        name: str = "arrays",
+        environment: str | None = None,
+        action_low: Any = None,
+        action_high: Any = None,
+        reference: tuple[float, float] | None = None,
+    ) -> Dataset:
+        """Make a dataset from arrays of consecutive steps, one episode after another.
+
+        A trajectory ends where `terminations` or `truncations` is true, in the last row, and, as
+        in files, where the given next observation is not the one that follows. Without
+        `next_observations` they are those of the next row, and the last row of a trajectory that
+        does not terminate is left out because its successor is unknown.
+
+        Args:
+            observations: floating-point numbers [rows, obs].
+            actions: floating-point numbers [rows, act], in the environment's units.
+            rewards: numbers [rows].
+            terminations: where an episode truly ended [rows], true or false.
+            truncations: where one was cut off [rows], true or false; None: nowhere.
+            next_observations: observations one step later [rows, obs]; None: rebuilt.
+            name: what messages call the dataset.
+            environment: gymnasium id, None where unknown.
+            action_low, action_high: bounds of actions, one number or [act]; None where unknown.
+            reference: returns of a random and an expert policy, None where there are none.
+
+        Raises:
+            DatasetError: if an array is of another shape or dtype or holds NaN or infinity, or
+                if neither a termination nor `truncations` tells where episodes end.
+        """
+        from rlalign.data.arrays import from_arrays
+
+        given = {
+            "observations": observations,
+            "actions": actions,
+            "rewards": rewards,
+            "terminals": terminations,
+            "timeouts": truncations,
+            "next_observations": next_observations,
+        }
+        return from_arrays(
+            given,
+            name=name,
+            environment=environment,
+            action_low=action_low,
+            action_high=action_high,
+            reference=reference,
+        )
+
     def __len__(self) -> int:
         return self.table.shape[0]
 

@@ -106,7 +106,7 @@ def test_discontinuity_between_blocks_is_found(
 ) -> None:
     arrays = episodes([4, 4, 5], [False, False, False])
     whole = read_hdf5(write(tmp_path / "whole.hdf5", arrays))
-    monkeypatch.setattr("rlalign.data.hdf5.BLOCK_BYTES", 4 * whole.layout.width * 4)
+    monkeypatch.setattr("rlalign.data.packing.BLOCK_BYTES", 4 * whole.layout.width * 4)
     del arrays["timeouts"]
     blocks = read_hdf5(write(tmp_path / "blocks.hdf5", arrays))
     assert blocks.ends.tolist() == [4, 8, 13]
