@@ -100,7 +100,7 @@ def _episodes(source: Source, task: Task | None, horizon: int | None, rebuilt: b
     terminals = read_flags(source, "terminals")
     if "timeouts" in source:
         cut = read_flags(source, "timeouts")
-    elif horizon is not None and rebuilt:
+    elif horizon is not None:
         cut = _cut_by_horizon(terminals, horizon)
     else:
         cut = np.zeros(len(terminals), dtype=bool)

@@ -243,6 +243,19 @@ def test_horizon_can_be_given_for_a_file_without_timeouts(tmp_path: Path) -> Non
     assert load_dataset(path, horizon=10).ends.tolist() == [9, 18, 21]
 
 
+def test_horizon_cuts_a_file_with_next_observations_and_keeps_all_its_rows(tmp_path: Path) -> None:
+    arrays = episodes([10, 4, 16], [False, True, False])
+    for start in (0, 14):  # no observation tells that an episode begins in rows 10 and 24
+        arrays["next_observations"][start + 9] = arrays["observations"][start + 10]
+    del arrays["timeouts"]
+    path = write(tmp_path / "plain.hdf5", arrays)
+    assert load_dataset(path).ends.tolist() == [14, 30]
+    cut = load_dataset(path, horizon=10)
+    assert cut.ends.tolist() == [10, 14, 24, 30]
+    assert cut.truncated.tolist() == [True, False, True, True]
+    assert np.array_equal(cut.next_observations, arrays["next_observations"])
+
+
 def test_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "page.hdf5"
     path.write_text("<html>404</html>")
