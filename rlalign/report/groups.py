@@ -49,9 +49,14 @@ class Group:
         """The score when the offline phase ended."""
         return self._over_seeds(lambda run: run.offline.final)
 
-    def lowest_early_online(self) -> Estimate:
-        """The lowest score within the first 20 000 online steps: how deep the switch dips."""
-        return self._over_seeds(lowest_early)
+    def lowest_early_online(self) -> Estimate | None:
+        """The lowest score within the first 20 000 online steps: how deep the switch dips.
+
+        None where a seed was not evaluated between.
+        """
+        found = [lowest_early(run) for run in self.runs]
+        dips = [dip for dip in found if dip is not None]
+        return estimate(dips) if len(dips) == len(found) else None
 
     def online_area(self) -> Estimate:
         """The mean score while learning online: the curve's area divided by its length."""
@@ -85,7 +90,8 @@ class Group:
         if self.has_offline:
             measured["offline_final"] = self.offline_final().to_dict()
         if self.has_online:
-            measured["lowest_in_first_20000_online_steps"] = self.lowest_early_online().to_dict()
+            dip = self.lowest_early_online()
+            measured["lowest_in_first_20000_online_steps"] = None if dip is None else dip.to_dict()
             measured["online_area"] = self.online_area().to_dict()
         return measured
 

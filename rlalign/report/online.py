@@ -10,11 +10,15 @@ from rlalign.report.runs import Run
 DIP_STEPS = 20_000
 
 
-def lowest_early(run: Run) -> float:
-    """The lowest score within the first 20,000 online steps, their step 0 included."""
-    curve = run.online
-    early = curve.scores[curve.steps <= DIP_STEPS]
-    return float(early.min() if len(early) else curve.scores[0])
+def lowest_early(run: Run) -> float | None:
+    """The lowest score within the first 20,000 online steps, their step 0 included.
+
+    None where nothing was evaluated between: step 0 alone cannot show a dip.
+    """
+    steps, scores = run.online.steps, run.online.scores
+    if not ((steps > 0) & (steps <= DIP_STEPS)).any():
+        return None
+    return float(scores[steps <= DIP_STEPS].min())
 
 
 def online_area(run: Run) -> float:
@@ -38,7 +42,9 @@ def measures(run: Run) -> dict[str, float]:
     if len(run.offline):
         found["offline"] = run.offline.final
     if len(run.online):
-        found["dip"] = lowest_early(run)
+        dip = lowest_early(run)
+        if dip is not None:
+            found["dip"] = dip
         found["online"] = run.online.final
         found["area"] = online_area(run)
     return found

@@ -115,8 +115,10 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def mean_and_error(found: Estimate) -> str:
-    """`67.5 ± 1.2`."""
+def mean_and_error(found: Estimate | None) -> str:
+    """`67.5 ± 1.2`, or a dash for what there is not."""
+    if found is None:
+        return "–"
     return number(found.mean) + ("" if found.error is None else f" ± {number(found.error)}")
 
 

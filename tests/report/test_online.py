@@ -21,9 +21,19 @@ def test_the_dip_is_the_lowest_of_the_first_twenty_thousand_steps(make_run: Any)
     assert lowest_early(read_run(make_run("run", offline={100: 41.0}, online=scores))) == 22.0
 
 
-def test_a_run_evaluated_too_rarely_dips_no_deeper_than_where_it_starts(make_run: Any) -> None:
-    assert lowest_early(read_run(make_run("rare", online={0: 40.0, 30_000: 1.0}))) == 40.0
-    assert lowest_early(read_run(make_run("late", online={30_000: 1.0}, seed=1))) == 1.0
+def test_a_run_evaluated_too_rarely_has_no_dip(make_run: Any, tmp_path: Path) -> None:
+    rare = make_run("rare", offline={100: 41.0}, online={0: 40.0, 30_000: 1.0})
+    late = make_run("late", offline={100: 41.0}, online={30_000: 1.0}, seed=1)
+    often = make_run("often", offline={100: 41.0}, online={0: 40.0, 20_000: 9.0}, seed=2)
+    assert [lowest_early(read_run(path)) for path in (rare, late, often)] == [None, None, 9.0]
+    assert "dip" not in measures(read_run(rare))
+
+    # A mean over the seeds that have a figure would compare different things.
+    report = write_report([rare, often], tmp_path / "out")
+    assert "| iql | 2 | 41.0 ± 0.0 | – | 5.0 ± 4.0 |" in report.markdown.read_text()
+    assert "41.0 ± 0.0  –    5.0 ± 4.0" in report.summary
+    (group,) = json.loads(report.results.read_text())["groups"]
+    assert group["lowest_in_first_20000_online_steps"] is None
 
 
 def test_the_area_is_the_mean_score_online(make_run: Any) -> None:

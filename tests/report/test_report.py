@@ -82,7 +82,9 @@ def test_online_phase_is_measured(make_run: Any) -> None:
     )
     (group,) = make_groups(collect_runs([path]).runs)
     assert group.offline_final().mean == 40.0
-    assert group.lowest_early_online().mean == 20.0
+    dip = group.lowest_early_online()
+    assert dip is not None
+    assert dip.mean == 20.0
     assert group.final().mean == 60.0
     # Trapezoids from the offline end: 30, 25, 20, 35 over four equal stretches.
     assert group.online_area().mean == pytest.approx(27.5)
