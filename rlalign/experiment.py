@@ -180,11 +180,6 @@ def _carry_out(
     experiment: Experiment, run: RunDirectory, saved: Any, progress: bool
 ) -> dict[str, Any]:
     recipe = experiment.recipe
-    intervals = Intervals(
-        log=recipe.logging.every,
-        evaluate=recipe.evaluation.every,
-        checkpoint=recipe.checkpoint.every,
-    )
     events = RunEvents(experiment, run, progress)
     finished = 0
     try:
@@ -200,7 +195,7 @@ def _carry_out(
                 if saved is not None and saved[1]["phase_name"] == name:
                     events.restore(phase, saved)
                 events.index = index
-                run_phase(phase, intervals, events)
+                run_phase(phase, _intervals(recipe, name), events)
     except TrainingError as error:
         latest = events.checkpoints.names()[-1:]
         where = (
@@ -221,6 +216,15 @@ def _carry_out(
     run.write_scores(scores)
     run.finish("finished")
     return scores
+
+
+def _intervals(recipe: Recipe, phase: str) -> Intervals:
+    evaluate = recipe.evaluation.every
+    if phase == "online":
+        evaluate = recipe.evaluation.online_every or evaluate
+    return Intervals(
+        log=recipe.logging.every, evaluate=evaluate, checkpoint=recipe.checkpoint.every
+    )
 
 
 def _scores(run: RunDirectory) -> dict[str, Any]:

@@ -100,6 +100,9 @@ class Evaluation(Section):
     every: Positive = Field(
         default=5_000, description="updates (offline), environment steps (online)"
     )
+    online_every: Positive | None = Field(
+        default=None, description="environment steps; null: as `every`"
+    )
 
 
 class Checkpointing(Section):
