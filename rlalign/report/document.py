@@ -23,7 +23,8 @@ EXPLANATION = (
     "Scores are {what}, means over seeds ± one standard error. IQM is the interquartile mean (with "
     "fewer than four seeds it is the mean). Intervals are 95 % percentile bootstraps over seeds; "
     "bands around curves likewise. The dip is the lowest evaluation in the first 20 000 steps "
-    "online, where there is one after step 0; the area is the mean score over the online phase, by the trapezoidal rule."
+    "online, where there is one after step 0; the area is the mean score over the online phase, by "
+    "the trapezoidal rule."
 )
 
 
