@@ -70,8 +70,13 @@ def recognise(row: Mapping[str, Any], source: str) -> Format:
 
 
 def standard_row(
-    row: Mapping[str, Any], form: Format, where: str, *, as_messages: bool = False
-) -> dict[str, Any]:
+    row: Mapping[str, Any],
+    form: Format,
+    where: str,
+    *,
+    as_messages: bool = False,
+    drop_identical: bool = False,
+) -> dict[str, Any] | None:
     """A row with explicit prompt, `chosen` and `rejected`, checked.
 
     Args:
@@ -79,12 +84,16 @@ def standard_row(
         form: of the dataset.
         where: names the row in messages, such as "pairs.jsonl, row 3".
         as_messages: bring transcripts to messages, for a model with a chat template.
+        drop_identical: give None for a pair whose completions are the same.
 
     Raises:
         DatasetError: if a column is missing, of another type than the first row's, or empty.
     """
     names = ["prompt", "chosen", "rejected"] if form.kind == "explicit" else ["chosen", "rejected"]
     texts = {name: _checked(row.get(name), name, form, where) for name in names}
+    # Before they are split: equal texts do not say where their prompt ends.
+    if drop_identical and texts["chosen"] == texts["rejected"]:
+        return None
     if form.kind == "implicit":
         texts = _split_prompt(texts["chosen"], texts["rejected"])
     elif form.kind == "transcript":
@@ -96,6 +105,9 @@ def standard_row(
     for name in ("chosen", "rejected"):
         if _is_empty(texts[name]):
             raise DatasetError(f"{where}: the {name} completion is empty")
+    # Messages are stripped, which may have made them the same.
+    if drop_identical and texts["chosen"] == texts["rejected"]:
+        return None
     extra = {name: row[name] for name in TEMPLATE_COLUMNS if row.get(name) is not None}
     return {**{name: texts[name] for name in ("prompt", "chosen", "rejected")}, **extra}
 
@@ -132,12 +144,14 @@ def _said(message: Message) -> bool:
 
 
 def _split_prompt(chosen: Text, rejected: Text) -> dict[str, Text]:
-    """The common beginning is the prompt, as in `trl.extract_prompt`; equal texts have no prompt.
+    """The common beginning is the prompt, as in `trl.extract_prompt`.
 
-    In texts a space before the first difference belongs to the completions.
+    A completion keeps at least its last character or message. In texts a space before the first
+    difference belongs to the completions.
     """
-    length = _common(chosen, rejected)
-    if isinstance(chosen, str) and chosen[:length].endswith(" "):
+    common, shorter = _common(chosen, rejected), min(len(chosen), len(rejected))
+    length = min(common, max(shorter - 1, 0))
+    if isinstance(chosen, str) and common < shorter and chosen[:length].endswith(" "):
         length -= 1
     return {"prompt": chosen[:length], "chosen": chosen[length:], "rejected": rejected[length:]}
 

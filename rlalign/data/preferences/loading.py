@@ -124,7 +124,11 @@ def _standard(
             return
         try:
             pair = standard_row(
-                row, form, f"{source}, row {number}", as_messages=reading.as_messages
+                row,
+                form,
+                f"{source}, row {number}",
+                as_messages=reading.as_messages,
+                drop_identical=reading.drop_identical,
             )
         except DatasetError as error:
             if reading.invalid == "error":
@@ -133,7 +137,7 @@ def _standard(
                 ) from None
             left_out["invalid"] = left_out.get("invalid", 0) + 1
             continue
-        if reading.drop_identical and pair["chosen"] == pair["rejected"]:
+        if pair is None:
             left_out["identical"] = left_out.get("identical", 0) + 1
             continue
         count += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("datasets")
 
 from rlalign.data.preferences import is_preference_name, load_preferences
+from rlalign.data.preferences.formats import Format, standard_row
 from rlalign.data.preferences.loading import Reading
 from rlalign.errors import DatasetError, DownloadError
 
@@ -56,6 +58,42 @@ def test_implicit_prompt_agrees_with_trl(tmp_path: Path) -> None:
     texts = {"chosen": "The sky is blue.", "rejected": "The sky is green."}
     for row in (chat, texts):
         assert rows_of(write(tmp_path / "a.jsonl", row)) == [extract_prompt(row)]
+
+
+def test_implicit_prompt_agrees_with_trl_on_random_texts_and_conversations() -> None:
+    """Among them prefixes of each other, and differences before, in and after spaces."""
+    from trl import extract_prompt
+
+    random = Random(0)
+    seen = {"prefix": 0, "space": 0, "other": 0}
+    for _ in range(1000):
+        shared = "?" + "".join(random.choices("ab ", k=random.randint(0, 3)))
+        chosen, rejected = (
+            shared + "".join(random.choices("ab ", k=random.randint(0, 3))) + random.choice("ab")
+            for _ in "12"
+        )
+        row: dict[str, Any] = {"chosen": chosen, "rejected": rejected}
+        expected = extract_prompt(row)
+        assert standard_row(row, Format("implicit", False), "here") == expected
+        prefix = chosen.startswith(rejected) or rejected.startswith(chosen)
+        seen["prefix" if prefix else "space" if expected["chosen"][0] == " " else "other"] += 1
+        turns: dict[str, Any] = {
+            name: [{"role": "user", "content": f"said {letter}"} for letter in text]
+            for name, text in row.items()
+        }
+        found = standard_row(turns, Format("implicit", True), "here")
+        assert found == extract_prompt(turns)
+    assert min(seen.values()) > 100
+
+
+def test_text_that_goes_on_where_the_other_ends_is_a_pair(tmp_path: Path) -> None:
+    texts = {"chosen": "The sky is blue", "rejected": "The sky is blue and green"}
+    (row,) = rows_of(write(tmp_path / "a.jsonl", texts))
+    assert row == {"prompt": "The sky is blu", "chosen": "e", "rejected": "e and green"}
+    turns = [*CHAT["prompt"], *CHAT["chosen"]]
+    longer = [*turns, {"role": "user", "content": "Again"}, *CHAT["chosen"]]
+    (row,) = rows_of(write(tmp_path / "b.jsonl", {"chosen": turns, "rejected": longer}))
+    assert row == {"prompt": turns[:1], "chosen": turns[1:], "rejected": longer[1:]}
 
 
 def test_prompt_as_text_beside_conversations_gives_way_to_them(tmp_path: Path) -> None:
@@ -123,6 +161,35 @@ def test_identical_pairs_teach_nothing_and_are_left_out(tmp_path: Path) -> None:
     assert len(rows_of(name, drop_identical=False)) == 2
 
 
+@pytest.mark.parametrize(
+    "same",
+    [
+        "Say hi: hi\n",
+        "\n\nHuman: hi",
+        HH["chosen"],
+        CHAT["prompt"],
+        [*CHAT["prompt"], *CHAT["chosen"]],
+    ],
+)
+def test_identical_pairs_without_a_prompt_column_are_left_out_too(
+    tmp_path: Path, same: Any
+) -> None:
+    pair: dict[str, Any] = {"chosen": "Say hi: hi", "rejected": "Say hi: no"}
+    if same == HH["chosen"]:
+        pair = HH
+    elif isinstance(same, list):
+        pair = {side: [*CHAT["prompt"], *CHAT[side]] for side in ("chosen", "rejected")}
+    name = write(tmp_path / "a.jsonl", pair, {"chosen": same, "rejected": same})
+    found = load_preferences(name)
+    assert len(found.rows) == 1
+    assert found.left_out == {"identical": 1}
+
+
+def test_completion_missing_on_both_sides_is_damage_and_not_identical(tmp_path: Path) -> None:
+    name = write(tmp_path / "a.jsonl", TEXT, {**TEXT, "chosen": None, "rejected": None})
+    assert load_preferences(name, Reading(invalid="drop")).left_out == {"invalid": 1}
+
+
 def test_damaged_rows_can_be_left_out(tmp_path: Path) -> None:
     name = write(tmp_path / "a.jsonl", TEXT, {**TEXT, "chosen": ""}, {**TEXT, "rejected": None})
     found = load_preferences(name, Reading(invalid="drop"))
@@ -143,7 +210,9 @@ def test_damaged_rows_can_be_left_out(tmp_path: Path) -> None:
         ([CHAT, {**CHAT, "chosen": [{"text": "hi"}]}], "chosen must be a list of {role, content}"),
         ([CHAT, {**CHAT, "chosen": []}], "row 2: the chosen completion is empty"),
         ([{"chosen": "yes", "rejected": "no"}], "row 1: the prompt is empty"),
-        ([{"chosen": "same", "rejected": "same"}], "row 1: the chosen completion is empty"),
+        ([{"chosen": "same", "rejected": "same"}], "no pair is left (1 identical)"),
+        ([{"chosen": "a", "rejected": "a b"}], "row 1: the prompt is empty"),
+        ([{"chosen": "a ", "rejected": "a b"}], "row 1: the chosen completion is empty"),
         ([{**TEXT, "rejected": " hi"}], "no pair is left (1 identical)"),
         ([HH, {**HH, "rejected": "Human: hi"}], "share no prompt that ends in 'Assistant:'"),
         ([TEXT, '{"prompt": "a", '], "a.jsonl, line 2: not valid JSON"),
