@@ -219,12 +219,17 @@ def _collect_from(
     progress: bool,
 ) -> Any:
     from rlalign.agent import Agent
-    from rlalign.cli.policies import load
+    from rlalign.cli.policies import check_spaces, load
     from rlalign.data.collecting import collect as play
     from rlalign.data.d4rl import reference_of_environment
     from rlalign.envs.make import make_environment
 
     policy, env_id = load(source, checkpoint, environment, device)
+    first = make_environment(env_id)
+    try:
+        check_spaces(policy, first, env_id)
+    finally:
+        first.close()
     acting = _ActingAgent(policy, seed) if isinstance(policy, Agent) else policy
     dataset = play(
         acting,

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlalign.cli.arguments import Device
-from rlalign.errors import EnvError, RlalignError
+from rlalign.errors import RlalignError
 
 if TYPE_CHECKING:
-    from rlalign.agent import Agent
     from rlalign.evaluate import Episodes
-    from rlalign.interop.sb3_policy import SB3Policy
 
 EXAMPLE = "Example: rlalign evaluate runs/demo-seed0 --episodes 20 --video videos"
 
@@ -84,7 +82,7 @@ def evaluate(
         asked = {"prompts": prompts, "reward": reward, "revisions": revisions}
         evaluate_run(run, checkpoint, dataset, asked, seed=seed, record=record, as_json=as_json)
         return
-    from rlalign.cli.policies import load
+    from rlalign.cli.policies import check_spaces, load
     from rlalign.data.d4rl import reference_of_environment
     from rlalign.envs.vector import Environments
     from rlalign.evaluate import evaluate as play
@@ -96,7 +94,7 @@ def evaluate(
     else:
         environments = Environments(env_id, seed=seed, record=False)
     try:
-        _check_spaces(agent, environments, env_id)
+        check_spaces(agent, environments, env_id)
         result = play(agent, environments, episodes, deterministic=not stochastic)
     finally:
         environments.close()
@@ -104,16 +102,6 @@ def evaluate(
     typer.echo(json.dumps(row) if as_json else _describe(row, result))
     if video is not None and not as_json:
         typer.echo(f"videos in {video}")
-
-
-def _check_spaces(agent: Agent | SB3Policy, environments: Any, env_id: str) -> None:
-    for kind in ("observation", "action"):
-        wanted = getattr(agent, f"{kind}_space").shape
-        found = getattr(environments, f"{kind}_space").shape
-        if wanted != found:
-            raise EnvError(
-                f"{env_id}: {kind}s of shape {found}, but the agent was trained with {wanted}"
-            )
 
 
 def _describe(row: dict[str, Any], result: Episodes) -> str:

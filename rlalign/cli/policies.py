@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlalign.errors import EnvError, SettingsError
 
@@ -28,6 +28,20 @@ def load(
     if env_id is None:
         raise EnvError(f"{source}: does not say which environment; add --environment ID")
     return policy, env_id
+
+
+def check_spaces(policy: Agent | SB3Policy, environment: Any, env_id: str) -> None:
+    """Refuse an environment, or several of a kind, whose sizes are not those of a policy.
+
+    Raises `EnvError`.
+    """
+    for kind in ("observation", "action"):
+        wanted = getattr(policy, f"{kind}_space").shape
+        found = getattr(environment, f"{kind}_space").shape
+        if wanted != found:
+            raise EnvError(
+                f"{env_id}: {kind}s of shape {found}, but the agent was trained with {wanted}"
+            )
 
 
 def _load(

@@ -232,6 +232,13 @@ def test_evaluating_in_an_environment_of_other_sizes(refused: Any, run: Path) ->
     assert "observations of shape (17,), but the agent was trained with (11,)" in sentence
 
 
+def test_collecting_in_an_environment_of_other_sizes(refused: Any, run: Path) -> None:
+    for env_id, told in (("Walker2d-v5", "observations of shape (17,)"), ("CartPole-v1", "(4,)")):
+        sentence = refused("collect", "run", "--environment", env_id, "--out", "new.hdf5")
+        assert told in sentence
+        assert "the agent was trained with (11,)" in sentence
+
+
 @pytest.mark.parametrize("command", [["evaluate"], ["collect", "--out", "new.hdf5"]])
 def test_acting_on_a_device_that_is_not_there(
     refused: Any, run: Path, agent_file: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
