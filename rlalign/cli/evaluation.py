@@ -14,6 +14,7 @@ from rlalign.errors import RlalignError
 if TYPE_CHECKING:
     from rlalign.evaluate import Episodes
 
+_EVALUATION = 3  # beside a seed: 1 is of random actions, 2 of evaluations while training
 EXAMPLE = "Example: rlalign evaluate runs/demo-seed0 --episodes 20 --video videos"
 
 
@@ -89,10 +90,11 @@ def evaluate(
     from rlalign.evaluate import recording_environments
 
     agent, env_id = load(run, checkpoint, environment, device)
+    own_seed = _seed_of_episodes(seed)
     if video is not None:
-        environments = recording_environments(env_id, video, episodes=episodes, seed=seed)
+        environments = recording_environments(env_id, video, episodes=episodes, seed=own_seed)
     else:
-        environments = Environments(env_id, seed=seed, record=False)
+        environments = Environments(env_id, seed=own_seed, record=False)
     try:
         check_spaces(agent, environments, env_id)
         result = play(agent, environments, episodes, deterministic=not stochastic)
@@ -102,6 +104,13 @@ def evaluate(
     typer.echo(json.dumps(row) if as_json else _describe(row, result))
     if video is not None and not as_json:
         typer.echo(f"videos in {video}")
+
+
+def _seed_of_episodes(seed: int) -> int:
+    """A seed whose episodes are none that training with `seed` plays."""
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, _EVALUATION]).generate_state(1)[0])
 
 
 def _describe(row: dict[str, Any], result: Episodes) -> str:

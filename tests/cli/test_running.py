@@ -69,6 +69,33 @@ def test_run_is_evaluated(trained: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads(capsys.readouterr().out) != first
 
 
+@pytest.mark.parametrize("filmed", [False, True])
+def test_evaluation_does_not_replay_the_training_episodes_of_its_seed(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, filmed: bool
+) -> None:
+    from rlalign.envs.vector import Environments
+    from rlalign.evaluate import Episodes
+
+    starts = []
+
+    def look(_: Any, environments: Environments, *__: Any, **___: Any) -> Episodes:
+        starts.append(environments.reset())
+        return Episodes((0.0,), (1,), 0.0)
+
+    monkeypatch.setattr("rlalign.evaluate.evaluate", look)
+    monkeypatch.setattr(  # without drawing anything
+        "rlalign.evaluate.recording_environments",
+        lambda env_id, folder, *, episodes, seed: Environments(env_id, seed=seed),
+    )
+    for folder in ("one", "two"):
+        video = ["--video", folder] if filmed else []
+        assert cli.run(["evaluate", "run", "--seed", "3", *video]) == 0
+    training = Environments("Hopper-v5", seed=3)
+    assert (starts[0] == starts[1]).all()
+    assert (starts[0] != training.reset()).any()
+    training.close()
+
+
 def test_earlier_checkpoint_is_evaluated(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = sorted(path.name for path in (trained / "checkpoints").iterdir() if path.is_dir())[0]
     assert cli.run(["evaluate", "run", "-n", "1", "--checkpoint", name]) == 0
