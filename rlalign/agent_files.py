@@ -74,7 +74,9 @@ def load_any_agent(path: str | Path, env: Any = None, device: str = "cpu") -> Ag
     _, state = load_state(path)
     name = state.get("agent")
     if not isinstance(name, str) or name not in AGENTS:
-        raise CheckpointError(f"{path}: holds agent {name!r}, which rlalign does not know")
+        raise CheckpointError(
+            f"{path}: holds agent {name!r}, which is not one of rlalign's; its own class loads it"
+        )
     return load_agent(AGENTS[name], path, env, device)
 
 
@@ -88,6 +90,8 @@ def save_replay(agent: Agent, path: str | Path) -> None:
 def load_replay(agent: Agent, path: str | Path) -> None:
     """Give an agent the transitions that `save_replay` wrote."""
     tensors, state = load_state(path)
+    if "capacity" not in state:
+        raise CheckpointError(f"{path}: holds agent {state.get('agent')!r}, not a replay buffer")
     buffer = GrowingReplay(agent.layout, int(state["capacity"]), agent.device)
     buffer.load_state_dict(tensors, state)
     agent.replay_buffer = buffer

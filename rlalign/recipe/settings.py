@@ -30,13 +30,34 @@ def check_recipe(recipe: Recipe | TrainerRecipe, source: str = "recipe") -> None
 
 
 def agent_class(recipe: Recipe, source: str = "recipe") -> type[Agent]:
-    """The class the recipe's `agent:` names; raises `RecipeError` with the nearest name."""
+    """The class the recipe's `agent:` names: one of rlalign's, or one's own, ``module:Class``.
+
+    Raises `RecipeError`, with the nearest name where there is one.
+    """
     from rlalign.agents import AGENTS
 
+    if ":" in recipe.agent:
+        return _own_agent(recipe.agent, source)
     if recipe.agent not in AGENTS:
         hint = suggestion(recipe.agent, AGENTS) or f"; known agents are {', '.join(sorted(AGENTS))}"
         raise RecipeError(f"{source}: there is no agent {recipe.agent!r}{hint}")
     return AGENTS[recipe.agent]
+
+
+def _own_agent(name: str, source: str) -> type[Agent]:
+    from rlalign.agent import Agent
+    from rlalign.importing import module_of, reason
+
+    where, _, attribute = name.rpartition(":")
+    try:
+        found = getattr(module_of(where), attribute, None)
+    except Exception as error:
+        raise RecipeError(
+            f"{source}: agent {name}: {where} cannot be imported ({reason(error)})"
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, Agent)):
+        raise RecipeError(f"{source}: agent {name}: {where} has no agent class {attribute!r}")
+    return found
 
 
 def agent_settings(recipe: Recipe, source: str = "recipe") -> AgentSettings:

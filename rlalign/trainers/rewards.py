@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from rlalign.errors import ModelError, RlalignError
+from rlalign.importing import module_of, reason
 from rlalign.trainers.models import UNLOADABLE
 
 Reward = Callable[[Sequence[Any], Sequence[str]], list[float]]
@@ -48,30 +45,15 @@ def load_reward(name: str) -> Reward:
 
 def _function(source: str, function: str, name: str) -> Callable[[Any, str], float]:
     try:
-        module = _from_file(Path(source)) if source.endswith(".py") else _import(source)
+        module = module_of(source)
     except Exception as error:
         raise RewardError(
-            f"reward {name}: {source} cannot be imported ({_reason(error)})"
+            f"reward {name}: {source} cannot be imported ({reason(error)})"
         ) from None
     found = getattr(module, function, None)
     if not callable(found):
         raise RewardError(f"reward {name}: {source} has no function {function!r}")
     return found
-
-
-def _import(module: str) -> ModuleType:
-    return importlib.import_module(module)
-
-
-def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise FileNotFoundError("no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _one_by_one(function: Callable[[Any, str], float], name: str) -> Reward:
@@ -81,7 +63,7 @@ def _one_by_one(function: Callable[[Any, str], float], name: str) -> Reward:
             try:
                 values.append(float(function(prompt, completion)))
             except Exception as error:
-                raise RewardError(f"reward {name}: {_reason(error)}") from None
+                raise RewardError(f"reward {name}: {reason(error)}") from None
         return values
 
     return reward
@@ -96,7 +78,7 @@ def _reward_model(name: str) -> Reward:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForSequenceClassification.from_pretrained(name)
     except (*UNLOADABLE, SafetensorError) as error:
-        raise ModelError(f"reward model {name} cannot be loaded ({_reason(error)})") from None
+        raise ModelError(f"reward model {name} cannot be loaded ({reason(error)})") from None
     if model.config.num_labels != 1:
         raise ModelError(
             f"reward model {name}: expected one output, its head has {model.config.num_labels}"
@@ -136,8 +118,3 @@ def as_text(prompt: Any) -> str:
     if isinstance(prompt, str):
         return prompt
     return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].removesuffix(".")
