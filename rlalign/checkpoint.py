@@ -126,14 +126,16 @@ class Checkpoints:
         write_atomic(temporary / "state.safetensors", data)
         write_atomic(temporary / "state.json", _seal(record))
         final = self.directory / name
-        if final.exists():
-            shutil.rmtree(final)
+        replaced = self.directory / f".unfinished-{name}"
+        if final.exists():  # set aside at once: to delete it takes time, and `latest` may name it
+            os.replace(final, replaced)
         os.replace(temporary, final)
         sync_directory(self.directory)
         write_atomic(self.directory / "latest", name.encode())
         for old in self.names()[: -self.keep]:
             if old != name:
                 shutil.rmtree(self.directory / old)
+        self._remove_unfinished()
         return final
 
     def names(self) -> list[str]:

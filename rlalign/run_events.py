@@ -29,6 +29,7 @@ class RunEvents(Events):
         self._seconds = 0.0  # of earlier parts of this run
         self._started = time.perf_counter()
         self._signal: int | None = None
+        self._saved: tuple[str, int] | None = None  # phase and step of the latest checkpoint
         self._progress = progress
         self._bar: Any = None
 
@@ -47,7 +48,9 @@ class RunEvents(Events):
             self._bar.set_postfix_str(f"return {result.mean_return:.1f}")
 
     def on_checkpoint(self, phase: Phase) -> None:
-        """Save agent, phase and the logs' sizes."""
+        """Save agent, phase and the logs' sizes, unless that was just done."""
+        if self._saved == (phase.name, phase.done):
+            return
         tensors, values = join(agent=self.experiment.agent.state_dict(), phase=phase.state_dict())
         complete = phase.done >= phase.steps
         state = {
@@ -58,6 +61,7 @@ class RunEvents(Events):
             "seconds": self._elapsed(),
         }
         self.checkpoints.save(f"{phase.name}-{phase.done:08d}", (tensors, state))
+        self._saved = phase.name, phase.done
 
     def on_advance(self, phase: Phase) -> None:
         """Show progress; after a signal save a checkpoint and exit."""

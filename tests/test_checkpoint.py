@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,25 @@ def test_what_an_interruption_left_behind_is_cleared_away(tmp_path: Path) -> Non
     checkpoints.save("first", STATE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "latest"]
     assert_same(checkpoints.load())
+
+
+def test_a_checkpoint_is_replaced_without_being_missing_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleting takes time, in which a kill would leave `latest` pointing at nothing."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("first", STATE)
+    deleted: list[bool] = []
+    rmtree = shutil.rmtree
+
+    def watch(path: Path, **options: Any) -> None:
+        deleted.append((tmp_path / "first" / "state.json").is_file())
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", watch)
+    checkpoints.save("first", STATE)
+    assert deleted == [True]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "latest"]
 
 
 @pytest.mark.parametrize("file", ["state.safetensors", "state.json"])
