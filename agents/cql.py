@@ -45,8 +45,8 @@ class CQLSettings(SACSettings):
         backup: what a target bootstraps from: ``"sample"``, one action of the policy;
             ``"max_min"``, the best of N by the least critic (AntMaze); ``"min_max"``, the least of
             the critics' own bests (the authors' CQL code).
-        cloning_steps: actor updates at the start that climb log pi(a|s) of the data in place of
-            min Q: 40,000 in the authors' CQL code, none in CORL.
+        cloning_steps: actor updates at the start of offline learning that climb log pi(a|s) of the
+            data in place of min Q: 40,000 in the authors' CQL code, none in CORL.
         critic_hidden: widths of the critics' hidden layers; None is `hidden`.
         initialization: ``"orthogonal"``, gain sqrt(2) and zero biases, or ``"torch"``.
         layer_norm: normalise the critics' hidden layers before their ReLU (FamO2O's code).
@@ -197,12 +197,12 @@ class CQL(SAC):
         return 1.0
 
     def actor_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
-        """SAC's; in the first `cloning_steps` updates log pi(a|s) of the data stands for min Q."""
+        """SAC's; in the first `cloning_steps` offline log pi(a|s) of the data stands for min Q."""
         policy = nets.actor(self.policy_inputs(nets, batch))
         action, log_prob = policy.sample(batch.noise["action"])
         value = self.policy_value(nets, batch.observations, action)
         value = self.coefficient(nets, batch) * value
-        if self.settings.cloning_steps:
+        if self.settings.cloning_steps and not self.online:
             # The optimiser's own count: exact under resume, and it moves in a captured graph.
             cloning = self.learner.optimizers["actor"].steps < self.settings.cloning_steps
             value = torch.where(cloning, policy.log_prob(batch.actions, DATA_LIMIT), value)

@@ -86,6 +86,11 @@ class ReBRAC(TD3):
     def extras(self) -> Mapping[str, int]:
         return {"next_actions": self.spec.action_size, "has_next_action": 1}
 
+    @property
+    def waits_for_episodes(self) -> bool:
+        """The penalty in the target, which needs the next action, is offline alone."""
+        return False
+
     def extra_columns(self, trajectories: Dataset) -> Mapping[str, np.ndarray]:
         """a'_data in [-1, 1], and 1 where there is one.
 
@@ -123,7 +128,7 @@ class ReBRAC(TD3):
             return s.actor_penalty
         updates = self.learner.optimizers["critic"].steps - self._online_since
         left = 1.0 - (1.0 - s.online_penalty) * updates / s.online_penalty_updates
-        return s.actor_penalty * left.clamp(min=s.online_penalty)
+        return s.actor_penalty * left.clamp(s.online_penalty, 1.0)
 
     def actor_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """mean (beta_1 |pi(s) - a|^2 - lambda min_i Q_i(s, pi(s))), lambda = 1 / mean |min Q|.

@@ -71,6 +71,7 @@ class RLPD(SAC):
         sizes = spec.observation_size, spec.action_size
         actor = TanhGaussianActor(*sizes, s.hidden)
         critic = EnsembleCritic(*sizes, s.hidden, s.critics, layer_norm=s.layer_norm)
+        critic.trunk.norm_epsilon = 1e-6  # flax's, in the authors' code; torch's is 1e-5
         if s.initialization == "xavier":
             xavier_uniform(actor.trunk)
             xavier_uniform(critic.trunk)

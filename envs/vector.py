@@ -83,6 +83,7 @@ class Environments:
         self._action_dtype = self.action_space.dtype
         self._action_shape = (self.count, *self.action_space.shape)
         self._current: np.ndarray | None = None
+        self.moves = 0  # steps and resets so far
         self._seeds = [0] * self.count
         self._returns = np.zeros(self.count)
         self._lengths = np.zeros(self.count, np.int64)
@@ -105,6 +106,7 @@ class Environments:
         observations = np.empty((self.count, *self.observation_space.shape), np.float32)
         self._begin(range(self.count), observations)
         self._current = observations
+        self.moves += 1
         return observations
 
     def step(self, actions: np.ndarray) -> StepResult:
@@ -124,6 +126,7 @@ class Environments:
         found, rewards = outcome.observations, outcome.rewards
         if not math.isfinite(np.vdot(found, found) + np.vdot(rewards, rewards)):
             self._check_finite(outcome)
+        self.moves += 1
         self._returns += rewards
         self._lengths += 1
         self._current = found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -13,6 +15,8 @@ from torch import Tensor, nn
 
 from rlalign.checkpoint import select
 from rlalign.errors import CheckpointError, SettingsError
+from rlalign.generators import restore_generator
+from rlalign.interaction import Interaction
 from rlalign.interface import Interface, make_environments
 from rlalign.layout import Batch, Layout
 from rlalign.learner import Learner, Networks, Noise, Target, Update
@@ -43,6 +47,8 @@ class Agent(Interface, ABC):
         seed: of networks, batches, noise, exploration and environments.
         device: where networks and replay lie.
         accelerated: use the fast execution of `rlalign.learner`; plain autograd otherwise.
+        verbose: 1 prints what `fit` and `learn` log, as in stable-baselines3.
+        tensorboard_log: folder that they log to; None for none.
         settings: fields of the agent's settings dataclass.
 
     Raises:
@@ -65,13 +71,17 @@ class Agent(Interface, ABC):
         seed: int = 0,
         device: str | torch.device = "cpu",
         accelerated: bool = True,
+        verbose: int = 0,
+        tensorboard_log: str | Path | None = None,
         **settings: Any,
     ) -> None:
         from rlalign.envs.spaces import ActionScale, check_spaces
 
         self.settings: Any = build_settings(self.settings_type, settings, self.name)
         self.device = _device(device)
-        self.seed = seed
+        self.seed = seed = _seed(seed)
+        self.verbose = verbose
+        self.tensorboard_log = tensorboard_log
         self._accelerated = accelerated
         self._env, spaces = make_environments(env, seed)
         check_spaces(*spaces, str(env) if isinstance(env, str) else "the environment")
@@ -102,6 +112,7 @@ class Agent(Interface, ABC):
         self._set_transform()
         self.dataset: Dataset | None = None
         self.replay_buffer: GrowingReplay | None = None
+        self.interaction: Interaction | None = None
         self.online = False
         self.num_timesteps = 0
         self._logger: Any = None
@@ -149,6 +160,14 @@ class Agent(Interface, ABC):
         They are the offline dataset, or episodes of interaction that have ended.
         """
         return {}
+
+    @property
+    def waits_for_episodes(self) -> bool:
+        """Whether interaction is kept back until its episode has ended, to fill its `extras`.
+
+        Where the losses do not read them online, they are 0 in transitions of interaction.
+        """
+        return bool(self.extras)
 
     def exploit(self, nets: Networks, observations: Tensor) -> Tensor:
         """Return deterministic actions [batch, act] in [-1, 1] at normalised observations."""
@@ -212,7 +231,7 @@ class Agent(Interface, ABC):
         evaluation_episodes: int = 10,
         progress_bar: bool = False,
     ) -> Self:
-        """Learn offline.
+        """Learn offline; what happens is logged through `logger` every 1000 updates.
 
         Args:
             dataset: of this environment.
@@ -246,16 +265,20 @@ class Agent(Interface, ABC):
         progress_bar: bool = False,
         **online: Any,
     ) -> Self:
-        """Learn online, from where offline learning ended or from scratch.
+        """Learn online, from where the last `fit` or `learn` ended or from scratch.
+
+        Calls add up: episodes run on from one to the next, and warm-up and random steps count the
+        environment steps of all of them.
 
         Args:
             total_timesteps: environment steps.
             callback: a stable-baselines3 callback, a list of them, or a function.
             log_interval: environment steps between entries in `logger`.
-            tb_log_name: name of the run in `logger`'s folder; kept for stable-baselines3's sake.
-            reset_num_timesteps: count steps from 0 again.
+            tb_log_name: name of the run within `tensorboard_log`; by default the agent's.
+            reset_num_timesteps: count steps from 0 again, with a new episode.
             progress_bar: show one.
-            online: fields of `OnlineSettings`, over the agent's own defaults.
+            online: fields of `OnlineSettings`, over the agent's own defaults. A replay buffer that
+                is there already keeps its size unless another `buffer_size` is given.
 
         Returns:
             the agent.
@@ -267,6 +290,7 @@ class Agent(Interface, ABC):
             total_timesteps,
             callback=callback,
             log_interval=log_interval,
+            tb_log_name=tb_log_name,
             reset_num_timesteps=reset_num_timesteps,
             progress_bar=progress_bar,
             online=online,
@@ -309,15 +333,18 @@ class Agent(Interface, ABC):
             "online": self.online,
             "num_timesteps": self.num_timesteps,
             "seed": self.seed,
+            "device": self.device.type,
         }
         return tensors, state
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned.
 
+        Settings that do not change sizes are the agent's own, not the checkpoint's. Saved on a
+        device of another kind, networks and optimisers are the same and random numbers begin anew.
+
         Raises:
-            CheckpointError: if it is of another agent, or of networks of other sizes. Settings
-            that do not change sizes are the agent's own, not the checkpoint's.
+            CheckpointError: if it is of another agent, or of networks of other sizes.
         """
         if state.get("agent") != self.name:
             raise CheckpointError(
@@ -328,10 +355,12 @@ class Agent(Interface, ABC):
             select(tensors, "preprocessing/"), state["preprocessing"]
         )
         self._set_transform()
-        self.sampling_generator.set_state(tensors["generators/sampling"].cpu())
-        self.exploration_generator.set_state(tensors["generators/exploration"].cpu())
+        saved_on = str(state.get("device", self.device.type))  # older checkpoints lack it
+        restore_generator(self.sampling_generator, tensors["generators/sampling"], saved_on)
+        restore_generator(self.exploration_generator, tensors["generators/exploration"], saved_on)
         self._switch(online=bool(state.get("online", False)))  # older checkpoints lack it
         self.num_timesteps = int(state["num_timesteps"])
+        self.interaction = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return an equal, independent agent made from spaces, with a copy of the replay buffer.
@@ -363,6 +392,16 @@ class Agent(Interface, ABC):
 
     def _generator(self, seed: Any) -> torch.Generator:
         return torch.Generator(device=self.device).manual_seed(int(seed))
+
+
+def _seed(seed: Any) -> int:
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise SettingsError(f"seed must be a whole number of at least 0, got {seed!r}")
+    return number
 
 
 def _device(device: str | torch.device) -> torch.device:

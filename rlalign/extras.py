@@ -33,7 +33,7 @@ def offline_replay(agent: Agent, dataset: Dataset) -> FixedReplay:
 class RunningEpisodes:
     """Transitions of episodes that have not ended, kept back until their extra columns are known.
 
-    Agents without extra columns are given every transition at once.
+    Agents that do not wait for them are given every transition at once.
 
     Args:
         agent: fills the columns of each episode that has ended.
@@ -54,7 +54,9 @@ class RunningEpisodes:
         Returns:
             [n, width], episode after episode.
         """
-        if not self.agent.extras:
+        if not self.agent.waits_for_episodes:
+            for name in self.agent.extras:
+                rows[:, self.agent.layout.columns[name]] = 0.0
             return rows
         for running, row in zip(self._running, rows, strict=True):
             running.append(row)

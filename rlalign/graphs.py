@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from rlalign.learner import Learner
+    from rlalign.learner import Learner, Metrics
 
 Batches = Mapping[str, Tensor]
 NoiseBySource = Mapping[str, Mapping[str, Tensor]]
@@ -30,13 +30,17 @@ class CapturedSteps:
     def __init__(self, learner: Learner) -> None:
         self.learner = learner
         self.graphs: dict[object, torch.cuda.CUDAGraph] = {}
-        self.latest: dict[object, dict[str, Tensor]] = {}
+        self.latest: dict[object, dict[str, Metrics]] = {}
         self.batches: dict[str, Tensor] = {}
         self.noise: dict[str, dict[str, Tensor]] = {}
         self.eager_steps = 0
 
     def replay(self, batches: Batches, noise: NoiseBySource) -> None:
         """Run the step that is due at the learner's `step_count`."""
+        with torch.cuda.device(self.learner.device):  # a capture records the current device's work
+            self._replay(batches, noise)
+
+    def _replay(self, batches: Batches, noise: NoiseBySource) -> None:
         self._fill(batches, noise)
         learner = self.learner
         if self.eager_steps < self.WARMUP:
@@ -46,14 +50,16 @@ class CapturedSteps:
         pattern = self._pattern()
         if pattern not in self.graphs:
             graph = torch.cuda.CUDAGraph()
-            learner._latest = {}
+            before, learner.latest = learner.latest, {}
             # Capturing records the kernels without running them; the replay below runs them.
             with torch.cuda.graph(graph):
                 learner.apply(self.batches, self.noise)
             self.graphs[pattern] = graph
-            self.latest[pattern] = learner._latest
+            self.latest[pattern] = learner.latest
+            learner.latest = before
         self.graphs[pattern].replay()
-        learner._latest = self.latest[pattern]
+        # Updates that were not due keep what they last reported.
+        learner.latest = {**learner.latest, **self.latest[pattern]}
 
     def clear(self) -> None:
         """Forget the captured steps: what the losses read besides tensors has changed."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlalign.errors import EnvError
+from rlalign.errors import EnvError, MissingPackageError
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
@@ -27,6 +27,9 @@ class Interface:
     action_scale: ActionScale
     num_timesteps: int
     seed: int
+    name: ClassVar[str]
+    verbose: int
+    tensorboard_log: str | Path | None
     _env: Environments | None
     _logger: Any
 
@@ -50,8 +53,17 @@ class Interface:
 
         Returns:
             the action, or one per observation, and `state`.
+
+        Raises:
+            EnvError: for observations of another shape.
         """
-        single = np.shape(observation) == self.observation_space.shape
+        wanted, found = self.observation_space.shape, np.shape(observation)
+        single = found == wanted
+        if not single and found[1:] != wanted:
+            raise EnvError(
+                f"observations must be of shape {wanted} or {('n', *wanted)}, got {found} "
+                f"of {type(observation).__name__}"
+            )
         raw = torch.as_tensor(np.asarray(observation, np.float32)).reshape(
             -1, int(np.prod(self.observation_space.shape))
         )
@@ -86,12 +98,28 @@ class Interface:
 
     @property
     def logger(self) -> Any:
-        """stable-baselines3's logger; by default it prints nothing and writes nowhere."""
+        """stable-baselines3's logger; it prints if `verbose`, and writes to `tensorboard_log`."""
         if self._logger is None:
-            from stable_baselines3.common.logger import Logger
-
-            self._logger = Logger(folder=None, output_formats=[])
+            self.name_log(None)
         return self._logger
+
+    def name_log(self, name: str | None) -> None:
+        """Make the logger if there is none, its run in `tensorboard_log` called `name`."""
+        if self._logger is not None:
+            return
+        from stable_baselines3.common.logger import Logger
+        from stable_baselines3.common.utils import configure_logger
+
+        if not self.verbose and self.tensorboard_log is None:
+            self._logger = Logger(folder=None, output_formats=[])
+            return
+        folder = None if self.tensorboard_log is None else str(self.tensorboard_log)
+        try:
+            self._logger = configure_logger(self.verbose, folder, name or self.name)
+        except ImportError as error:
+            raise MissingPackageError(
+                "tensorboard_log needs tensorboard; install it with: pip install tensorboard"
+            ) from error
 
     def set_logger(self, logger: Any) -> None:
         """Use a logger that `stable_baselines3.common.logger.configure` makes."""

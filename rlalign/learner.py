@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rlalign.errors import CheckpointError, TrainingError
+from rlalign.generators import restore_generator
 from rlalign.layout import Batch, Layout
 from rlalign.memory import keep_freed_memory
 from rlalign.nn.mlp import set_accelerated
@@ -163,8 +164,8 @@ class Learner:
         self._losses: list[Loss] = [getattr(losses, update.loss) for update in self.updates]
         self.step_count = 0
         self._horizon: tuple[int, int] | None = None  # first and one past the last scheduled step
-        # Loss by name and unreduced metrics of the latest step; they leave the device when read.
-        self._latest: dict[str, Tensor] = {}
+        # By update: its loss and unreduced metrics when it last ran, still on the device.
+        self.latest: dict[str, Metrics] = {}
         self._check_every = 1 if self.device.type == "cpu" else 100
         if accelerated and self.device.type == "cpu":
             keep_freed_memory()
@@ -209,8 +210,7 @@ class Learner:
                 flat.requires_grad_(True)
                 flat.grad.zero_()
             loss, metrics = loss_function(self.nets, batch)
-            self._latest[update.loss] = loss
-            self._latest.update(metrics)
+            self.latest[update.loss] = {update.loss: loss, **metrics}
             if self.device.type == "cpu" and not math.isfinite(loss.item()):
                 self._raise_not_finite(update.loss, loss.item())
             torch.autograd.backward((loss,))
@@ -224,7 +224,8 @@ class Learner:
                 self.flat[name].data.lerp_(self.flat[target.network].data, target.rate)
 
     def recapture(self) -> None:
-        """Capture graphs anew from the next step on: what losses read besides tensors changed."""
+        """Forget metrics and captured graphs: what losses read besides tensors has changed."""
+        self.latest = {}
         if self._graphs is not None:
             self._graphs.clear()
 
@@ -251,14 +252,18 @@ class Learner:
         return drawn.mul_(2.0).sub_(1.0)
 
     def metrics(self) -> dict[str, float]:
-        """Return means of the latest step's losses and metrics; this waits for the device."""
-        return {name: float(value.detach().float().mean()) for name, value in self._latest.items()}
+        """Return means of each update's latest loss and metrics; this waits for the device."""
+        return {
+            name: float(value.detach().float().mean())
+            for metrics in self.latest.values()
+            for name, value in metrics.items()
+        }
 
     def check_finite(self) -> None:
-        """Raise TrainingError if the latest step had a loss that is not finite."""
+        """Raise TrainingError if an update's latest loss was not finite."""
         for update in self.updates:
-            if update.loss in self._latest:
-                value = float(self._latest[update.loss].detach())
+            if update.loss in self.latest:
+                value = float(self.latest[update.loss][update.loss].detach())
                 if not math.isfinite(value):
                     self._raise_not_finite(update.loss, value)
 
@@ -268,12 +273,14 @@ class Learner:
         raise TrainingError(f"{loss} became {value} at update {self.step_count + 1}")
 
     def set_horizon(self, steps: int | None) -> None:
-        """Let schedules run over the next `steps` steps; None makes every rate constant."""
-        self._horizon = None if steps is None else (self.step_count, self.step_count + steps)
-        if steps is None:
-            for update in self.updates:
-                for name in update.networks:
-                    self.optimizers[name].set_learning_rate(update.adam(name).learning_rate)
+        """Let schedules run over the next `steps` steps; None makes every rate constant.
+
+        Rates begin as the updates state them, whatever a checkpoint held.
+        """
+        self._horizon = None if steps is None else (self.step_count, self.step_count + int(steps))
+        for update in self.updates:
+            for name in update.networks:
+                self.optimizers[name].set_learning_rate(update.adam(name).learning_rate)
 
     def _set_learning_rates(self) -> None:
         if self._horizon is None:
@@ -294,7 +301,11 @@ class Learner:
             for key, value in optimizer.state_dict().items():
                 tensors[f"optimizers/{name}/{key}"] = value
         tensors["generators/noise"] = self.generator.get_state()
-        return tensors, {"step_count": self.step_count, "horizon": self._horizon}
+        return tensors, {
+            "step_count": self.step_count,
+            "horizon": self._horizon,
+            "device": self.device.type,
+        }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned.
@@ -307,7 +318,7 @@ class Learner:
             different = sorted(set(mine) ^ set(tensors))
             raise CheckpointError(f"the checkpoint does not fit this agent: {different[0]} differs")
         for name, tensor in tensors.items():
-            if tensor.shape != mine[name].shape:
+            if tensor.shape != mine[name].shape and not name.startswith("generators/"):
                 raise CheckpointError(
                     f"the checkpoint's {name} has shape {list(tensor.shape)}, "
                     f"this agent's has {list(mine[name].shape)}"
@@ -317,6 +328,7 @@ class Learner:
         for name, optimizer in self.optimizers.items():
             keys = optimizer.state_dict()
             optimizer.load_state_dict({key: tensors[f"optimizers/{name}/{key}"] for key in keys})
-        self.generator.set_state(tensors["generators/noise"].cpu())
+        saved_on = str(state.get("device", self.device.type))  # older checkpoints lack it
+        restore_generator(self.generator, tensors["generators/noise"], saved_on)
         self.step_count = int(state["step_count"])
         self._horizon = None if state["horizon"] is None else tuple(state["horizon"])

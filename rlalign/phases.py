@@ -18,7 +18,8 @@ from torch import Tensor
 from rlalign.checkpoint import select
 from rlalign.envs.vector import Environments, StepResult
 from rlalign.errors import DatasetError
-from rlalign.extras import RunningEpisodes, offline_replay
+from rlalign.extras import offline_replay
+from rlalign.interaction import Interaction
 from rlalign.layout import Batch, Layout
 from rlalign.replay import AnnealedReplay, GrowingReplay, MixedReplay, Source
 from rlalign.settings import OnlineSettings
@@ -98,7 +99,7 @@ class OnlinePhase:
 
     Args:
         agent: learns, from where it is.
-        environments: to act in; they are reset.
+        environments: to act in; episodes that the agent's last phase left in them run on.
         steps: environment steps in all.
         settings: of interaction and replay.
         dataset: for the replays that draw from it, all but ``"online"``.
@@ -106,6 +107,10 @@ class OnlinePhase:
 
     Raises:
         DatasetError: if the replay needs a dataset and there is none.
+        SettingsError: if the agent's normalisation needs a dataset that it has not been given.
+
+    Warm-up, random steps and the moving share of a mixture count the agent's `num_timesteps`, so
+    that many short phases are as one long one.
     """
 
     name = "online"
@@ -123,9 +128,13 @@ class OnlinePhase:
         if settings.replay != "online" and dataset is None:
             raise DatasetError(
                 f"online replay {settings.replay!r} needs the offline dataset, and none was given; "
-                "use replay 'online' to learn from interaction alone"
+                "call prepare(dataset) first, or use replay 'online' to learn from interaction "
+                "alone"
             )
-        if settings.reset_optimizers:
+        if dataset is not None:
+            agent.prepare(dataset)
+        agent.preprocessing.check_prepared(agent.settings)
+        if settings.reset_optimizers and not agent.online:
             for optimizer in agent.learner.optimizers.values():
                 optimizer.reset()
         agent.begin_online()
@@ -136,16 +145,12 @@ class OnlinePhase:
         self.on_step = on_step
         self.done = 0
         self.stopped = False
-        if agent.replay_buffer is None or agent.replay_buffer.capacity != settings.buffer_size:
-            agent.replay_buffer = GrowingReplay(agent.layout, settings.buffer_size, agent.device)
+        self.interaction = Interaction.of(agent, environments, settings.buffer_size)
+        assert agent.replay_buffer is not None
         self.buffer = agent.replay_buffer
         self.source = _source(agent, self.buffer, settings, dataset)
-        self.episodes = RunningEpisodes(agent, environments.count)
-        self._owed = 0.0  # updates that a fraction of updates_per_step has not yet made up
-        self._random = np.random.Generator(np.random.PCG64([agent.seed, 1]))
         self._returns: list[float] = []
         self._lengths: list[int] = []
-        self.environments.reset()
 
     def advance(self, steps: int) -> None:
         """Take at least `steps` environment steps, with the updates that go with them."""
@@ -155,16 +160,19 @@ class OnlinePhase:
 
     def _step(self) -> None:
         agent, environments, settings = self.agent, self.environments, self.settings
+        interaction = self.interaction
         observations = environments.current
-        if self.done < settings.random_steps:
-            unit = self._random.uniform(-1.0, 1.0, (environments.count, agent.spec.action_size))
+        if agent.num_timesteps < settings.random_steps:
+            size = environments.count, agent.spec.action_size
+            unit = interaction.random.uniform(-1.0, 1.0, size)
             actions = agent.action_scale.to_environment(unit.astype(np.float32))
         else:
             inputs = torch.from_numpy(observations)
             unit = agent.act(inputs, deterministic=settings.exploration == "deterministic")
             actions = agent.action_scale.to_environment(unit)
         result = environments.step(actions)
-        rows = self.episodes.add(
+        interaction.moves = environments.moves
+        rows = interaction.episodes.add(
             _rows(agent.layout, observations, actions, result),
             [episode.environment for episode in result.finished],
         )
@@ -175,8 +183,8 @@ class OnlinePhase:
         for episode in result.finished:
             self._returns.append(episode.episode_return)
             self._lengths.append(episode.length)
-        if self.done > settings.warmup_steps:
-            self._owed += settings.updates_per_step * environments.count
+        if agent.num_timesteps - interaction.begun > settings.warmup_steps:
+            interaction.owed += settings.updates_per_step * environments.count
             if self._updates_are_due(bool(result.finished)):
                 self._update()
         if self.on_step is not None and not self.on_step(result, actions):
@@ -186,16 +194,17 @@ class OnlinePhase:
         after = self.settings.update_after
         if after == "episode":
             return finished
-        return self.done // after > (self.done - self.environments.count) // after
+        steps = self.agent.num_timesteps
+        return steps // after > (steps - self.environments.count) // after
 
     def _update(self) -> None:
         """Make the updates that are due, once there is something to learn from."""
         if len(self.source) == 0:
             return
         if isinstance(self.source, AnnealedReplay):
-            self.source.set_step(self.done)
-        updates = int(self._owed)
-        self._owed -= updates
+            self.source.set_step(self.agent.num_timesteps)
+        updates = int(self.interaction.owed)
+        self.interaction.owed -= updates
         self.agent.update(self.source, updates)
 
     def metrics(self) -> dict[str, float]:
@@ -211,13 +220,13 @@ class OnlinePhase:
         """Return position, replay buffer, running episodes and random generators."""
         tensors, buffer = self.buffer.state_dict()
         named = {f"replay/{name}": tensor for name, tensor in tensors.items()}
-        named |= {f"episodes/{k}": tensor for k, tensor in self.episodes.state_dict().items()}
+        running, interaction = self.interaction.state_dict()
+        named |= {f"episodes/{name}": tensor for name, tensor in running.items()}
         arrays, environments = self.environments.state_dict()
         named |= {f"environments/{k}": torch.from_numpy(v) for k, v in arrays.items()}
         return named, {
+            **interaction,
             "done": self.done,
-            "owed": self._owed,
-            "random": self._random.bit_generator.state,
             "returns": self._returns,
             "lengths": self._lengths,
             "replay": buffer,
@@ -227,12 +236,11 @@ class OnlinePhase:
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned; running episodes are replayed to where they were."""
         self.buffer.load_state_dict(select(tensors, "replay/"), state["replay"])
-        self.episodes.load_state_dict(select(tensors, "episodes/"))
+        self.interaction.load_state_dict(select(tensors, "episodes/"), state)
         arrays = {k: v.numpy() for k, v in select(tensors, "environments/").items()}
         self.environments.load_state_dict(arrays, state["environments"])
+        self.interaction.moves = self.environments.moves
         self.done = int(state["done"])
-        self._owed = float(state["owed"])
-        self._random.bit_generator.state = state["random"]
         self._returns, self._lengths = list(state["returns"]), list(state["lengths"])
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rlalign.errors import DatasetError, SettingsError
 from rlalign.layout import Layout
 from rlalign.replay import RowTransform
 from rlalign.settings import AgentSettings
@@ -27,12 +28,14 @@ class Preprocessing:
     Args:
         mean, std: of observations [obs]; zeros and ones leave them raw.
         reward_scale, reward_shift: r -> scale * r + shift.
+        prepared: whether a dataset has been seen.
     """
 
     mean: Tensor
     std: Tensor
     reward_scale: float = 1.0
     reward_shift: float = 0.0
+    prepared: bool = False
 
     @classmethod
     def identity(cls, observation_size: int, settings: AgentSettings) -> Preprocessing:
@@ -47,15 +50,43 @@ class Preprocessing:
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, settings: AgentSettings) -> Preprocessing:
-        """Take from a dataset what the settings ask for."""
+        """Take from a dataset what the settings ask for.
+
+        Raises:
+            DatasetError: if rewards are to be scaled by the range of its returns and there is none.
+        """
         result = cls.identity(dataset.layout.observation_size, settings)
+        result.prepared = True
         if settings.observation_normalization == "standard":
             mean, std = dataset.observation_statistics()
             result.mean = torch.as_tensor(mean, dtype=torch.float32)
             result.std = torch.as_tensor(std, dtype=torch.float32) + STD_FLOOR
         if settings.reward_scale == "return_range":
-            result.reward_scale = 1000.0 / dataset.return_range()
+            span = dataset.return_range()
+            if span == 0.0:
+                raise DatasetError(
+                    f"{dataset.name}: all {len(dataset.ends)} trajectories have the same return, "
+                    "so there is no range to scale rewards by; set reward_scale to a number"
+                )
+            result.reward_scale = 1000.0 / span
         return result
+
+    def check_prepared(self, settings: AgentSettings) -> None:
+        """Check that no setting waits for a dataset.
+
+        Raises:
+            SettingsError: if one does.
+        """
+        waiting = {
+            "observation_normalization": ("standard", "'none'"),
+            "reward_scale": ("return_range", "a number"),
+        }
+        for name, (value, other) in waiting.items():
+            if getattr(settings, name) == value and not self.prepared:
+                raise SettingsError(
+                    f"setting {name} is {value!r}, which comes from a dataset, and the agent has "
+                    f"seen none: call prepare(dataset) or fit first, or set it to {other}"
+                )
 
     @property
     def normalizes(self) -> bool:
@@ -93,6 +124,7 @@ class Preprocessing:
         return {"mean": self.mean, "std": self.std}, {
             "reward_scale": self.reward_scale,
             "reward_shift": self.reward_shift,
+            "prepared": self.prepared,
         }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -100,3 +132,4 @@ class Preprocessing:
         self.mean, self.std = tensors["mean"].clone(), tensors["std"].clone()
         self.reward_scale = float(state["reward_scale"])
         self.reward_shift = float(state["reward_shift"])
+        self.prepared = bool(state.get("prepared", True))  # older checkpoints lack it

@@ -153,6 +153,11 @@ class GrowingReplay:
         table[: len(self)] = self.table[: len(self)]
         self.table = table
 
+    def newest(self, count: int) -> Tensor:
+        """Return the latest `count` rows, or all if there are fewer, the oldest first."""
+        order = torch.arange(self.added - min(count, len(self)), self.added)
+        return self.table[(order % self.capacity).to(self.table.device)]
+
     def sample(self, batch_size: int, generator: torch.Generator) -> Tensor:
         """Return rows [batch_size, width], drawn uniformly with replacement."""
         if len(self) == 0:

@@ -10,6 +10,7 @@ import typing
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, cast
 
 from rlalign.errors import SettingsError
@@ -185,9 +186,12 @@ def _convert(name: str, value: Any, wanted: Any) -> Any:
         if value is None:
             return None
     elif wanted is float:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
-    elif isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+    elif wanted is int:
+        if isinstance(value, Integral) and not isinstance(value, bool):
+            return int(value)
+    elif isinstance(value, wanted):
         return value
     raise SettingsError(f"setting {name} must be {_describe(wanted)}, got {value!r}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rlalign.envs.vector import Environments, StepResult
-from rlalign.errors import EnvError
+from rlalign.errors import EnvError, SettingsError
 from rlalign.phases import Events, Intervals, OfflinePhase, OnlinePhase, Phase, run_phase
 from rlalign.settings import OnlineSettings, build_settings
 
@@ -40,6 +40,7 @@ def learn(
     *,
     callback: Any,
     log_interval: int,
+    tb_log_name: str | None,
     reset_num_timesteps: bool,
     progress_bar: bool,
     online: Mapping[str, Any],
@@ -50,18 +51,16 @@ def learn(
 
     if agent.environments is None:
         raise EnvError("learning online needs an environment: the agent was made from spaces")
-    defaults = agent.online_defaults
-    settings = build_settings(
-        OnlineSettings,
-        {**vars(defaults), "environments": agent.environments.count, **online},
-        agent.name,
-    )
+    settings = _online_settings(agent, online)
     if reset_num_timesteps:
         agent.num_timesteps = 0
+        agent.interaction = None
+    agent.name_log(tb_log_name)
     calls = as_callback(callback, agent, progress_bar=progress_bar)
     started = time.perf_counter()
     phase = OnlinePhase(agent, agent.environments, total_timesteps, settings, dataset=agent.dataset)
-    local_values: dict[str, Any] = {"total_timesteps": total_timesteps, "self": agent}
+    total = agent.num_timesteps + total_timesteps  # as stable-baselines3 counts
+    local_values: dict[str, Any] = {"total_timesteps": total, "self": agent}
 
     def on_step(result: StepResult, actions: np.ndarray) -> bool:
         seconds = time.perf_counter() - started
@@ -76,6 +75,22 @@ def learn(
         run_phase(phase, Intervals(log=log_interval), events)
     calls.on_rollout_end()
     calls.on_training_end()
+
+
+def _online_settings(agent: Agent, online: Mapping[str, Any]) -> OnlineSettings:
+    """Return the agent's defaults with what `learn` was told; the replay buffer keeps its size."""
+    assert agent.environments is not None
+    count = agent.environments.count
+    known = {**vars(agent.online_defaults), "environments": count}
+    if agent.replay_buffer is not None:
+        known["buffer_size"] = agent.replay_buffer.capacity
+    settings = build_settings(OnlineSettings, {**known, **online}, agent.name)
+    if settings.environments != count:
+        raise SettingsError(
+            f"setting environments is {settings.environments}, but the agent has {count}: give it "
+            "a vector environment, or Environments(id, count, seed=...) of rlalign.envs"
+        )
+    return settings
 
 
 class _LoggerEvents(Events):
@@ -100,16 +115,23 @@ class _LoggerEvents(Events):
     def on_log(self, phase: Phase, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             self.agent.logger.record(f"{phase.name}/{name}", value)
-        self.agent.logger.dump(phase.done)
+        self.agent.logger.dump(_count(phase))
 
     def on_evaluate(self, phase: Phase) -> None:
         result = evaluate_agent(self.agent, phase, self.episodes)
         self.agent.logger.record("evaluation/mean_return", result.mean_return)
-        self.agent.logger.dump(phase.done)
+        self.agent.logger.dump(_count(phase))
 
     def on_advance(self, phase: Phase) -> None:
         if self._bar is not None:
             self._bar.update(phase.done - self._bar.n)
+
+
+def _count(phase: Phase) -> int:
+    """Return what logs count: the agent's updates offline, its environment steps online."""
+    if phase.name == "offline":
+        return phase.agent.learner.step_count
+    return phase.agent.num_timesteps
 
 
 def evaluate_agent(agent: Agent, phase: Phase, episodes: int, env: Any = None) -> Episodes:

@@ -178,7 +178,7 @@ def test_a_phase_cut_within_an_episode_goes_on_bit_for_bit() -> None:
     OfflinePhase(whole, dataset, 5).advance(5)
     phase = online(whole, 2, dataset=dataset, **settings)
     phase.advance(2 * LENGTH + 2)
-    assert phase.episodes.state_dict()
+    assert phase.interaction.episodes.state_dict()
     tensors, state = phase.state_dict()
     saved = {name: value.clone() for name, value in tensors.items()}, json.loads(json.dumps(state))
     agent_tensors, agent_state = whole.state_dict()

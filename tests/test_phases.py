@@ -151,7 +151,7 @@ def test_a_mixture_is_exactly_half_and_half_in_every_update() -> None:
 
 def test_a_union_draws_all_transitions_alike() -> None:
     """100 of 300 rows are new; five standard deviations, a false-alarm rate of 6e-7."""
-    agent = make("bc", batch_size=256)
+    agent = make("bc", batch_size=256, observation_normalization="none")
     phase = online(agent, dataset=tagged_dataset(200), replay="union", warmup_steps=100)
     phase.advance(100)
     seen = watched(agent)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from tests.agents.tiny import (
     value_of,
     weights,
 )
+from tests.envs.toy import Counter
+from tests.test_phases import tagged_dataset
 from tests.toy_data import box_spaces
 
 AS_TD3: dict[str, Any] = {"layer_norm": False, "critic_penalty": 0.0}
@@ -256,6 +259,25 @@ def test_the_fall_begins_anew_with_fresh_optimisers() -> None:
     assert float(agent.penalty_weight) == pytest.approx(0.2)
     agent.update(replay, 20)
     assert float(agent.penalty_weight) == pytest.approx(0.15)
+
+
+def test_the_weight_stays_within_its_fall() -> None:
+    """Even where the optimiser is reset while the agent is online."""
+    agent = make("rebrac", actor_penalty=0.2, online_penalty_updates=40)
+    agent.update(replay_of(agent), 30)
+    agent.begin_online()
+    agent.learner.optimizers["critic"].reset()
+    assert float(agent.penalty_weight) == pytest.approx(0.2)
+
+
+def test_interaction_is_learnt_from_before_its_episode_ends() -> None:
+    """The next action, which is known later, matters to the target offline alone."""
+    agent = AGENTS["rebrac"](partial(Counter, 50), hidden=[16, 16], batch_size=32)
+    agent.fit(tagged_dataset(), 3)
+    agent.learn(7)
+    rows = Batch(agent.replay_buffer.newest(7), agent.layout)
+    assert rows.observations[:, 0].tolist() == list(range(7))
+    assert rows["has_next_action"].abs().sum() == 0
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -38,7 +38,7 @@ def test_the_critic_loss_is_a_mean_toward_a_random_subset_s_minimum(
         "rlpd", critics=5, target_critics=size, entropy_backup=backup, initial_temperature=0.3
     )
     batch = batch_of(agent)
-    naive = Normed(agent, after_relu=False, epsilon=1e-5)
+    naive = Normed(agent, after_relu=False, epsilon=1e-6)
     s, a, r, d, s2 = double(batch)
     a2, log_prob = squashed(naive, s2, batch.noise["next_action"])
     members = subset(batch, size) if size < 5 else list(range(5))
@@ -54,7 +54,7 @@ def test_the_critic_loss_is_a_mean_toward_a_random_subset_s_minimum(
 def test_the_actor_climbs_the_mean_of_all_critics(reduction: str) -> None:
     agent = disturbed("rlpd", critics=5, actor_value=reduction, initial_temperature=0.3)
     batch = batch_of(agent)
-    naive = Normed(agent, after_relu=False, epsilon=1e-5)
+    naive = Normed(agent, after_relu=False, epsilon=1e-6)
     s = double(batch)[0]
     action, log_prob = squashed(naive, s, batch.noise["action"])
     values = all_values(naive, "critic", s, action)
