@@ -88,6 +88,37 @@ def test_missing_base_is_named(tmp_path: Path) -> None:
     assert "nowhere.yaml" in message
 
 
+def test_base_may_be_a_shipped_recipe(tmp_path: Path) -> None:
+    text = "base: iql/hopper-medium-v2\nsettings: {expectile: 0.8}\n"
+    found = load_recipe(write(tmp_path, "mine.yaml", text)).to_dict()
+    shipped = load_recipe("iql/hopper-medium-v2", ["settings.expectile=0.8"]).to_dict()
+    assert found == shipped
+
+
+def test_base_beside_the_recipe_comes_before_a_shipped_one(tmp_path: Path) -> None:
+    (tmp_path / "iql").mkdir()
+    write(tmp_path / "iql", "hopper-medium-v2", SMALL + "seed: 5\n")
+    recipe = load_recipe(write(tmp_path, "mine.yaml", "base: iql/hopper-medium-v2\n"))
+    assert recipe.seed == 5
+
+
+@pytest.mark.parametrize(
+    ("base", "hint"),
+    [
+        ("iql/hoper-medium-v2", "did you mean iql/hopper-medium-v2"),
+        ("_rot.yaml", "did you mean _root.yaml?"),
+        ("../recipes/demo", "nor a shipped recipe"),
+    ],
+)
+def test_unknown_base_suggests_files_beside_and_shipped_recipes(
+    tmp_path: Path, base: str, hint: str
+) -> None:
+    write(tmp_path, "_root.yaml", SMALL)
+    message = failure(write(tmp_path, "mine.yaml", f"base: {base}\n"))
+    assert f"mine.yaml: its base {base!r} is neither beside it nor a shipped recipe" in message
+    assert hint in message
+
+
 def test_mistake_in_a_base_names_the_base(tmp_path: Path) -> None:
     write(tmp_path, "_root.yaml", SMALL + "evaluation: {episode: 3}\n")
     message = failure(write(tmp_path, "leaf.yaml", "base: _root.yaml\n"))
@@ -144,7 +175,7 @@ def test_wrong_override_is_one_sentence(tmp_path: Path, override: str, expected:
         ("agent: iql\nagent: sac\n", "line 2: key 'agent' is written twice"),
         ("1: iql\n", "key 1 is not text"),
         ("dataset: x\noffline: {steps: 1}\n", "the key 'agent' is missing"),
-        ("agent: iql\nbase: 3\n", "`base` must be a file name, got 3"),
+        ("agent: iql\nbase: 3\n", "`base` must be a file or a shipped recipe, got 3"),
     ],
 )
 def test_wrong_file_is_one_sentence(tmp_path: Path, text: str, expected: str) -> None:

@@ -23,6 +23,7 @@ KINDS: Mapping[str, type[Recipe] | type[TrainerRecipe]] = {
     "trainer": TrainerRecipe,
 }
 COMMAND_LINE = "the command line"
+_SUFFIXES = (".yaml", ".yml")
 
 
 def shipped_recipes() -> Path:
@@ -47,16 +48,27 @@ def recipe_path(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if path.is_file():
         return path
-    if path.suffix not in (".yaml", ".yml"):
-        shipped = shipped_recipes() / f"{name_or_path}.yaml"
-        if not path.is_absolute() and ".." not in path.parts and shipped.is_file():
-            return shipped
-        if (path / "recipe.yaml").is_file():
-            return path / "recipe.yaml"
-    names = list_recipes()
-    near = difflib.get_close_matches(path.with_suffix("").as_posix(), names, n=3, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(near)}?" if near else "; see `rlalign recipes`"
+    shipped = _shipped(str(name_or_path))
+    if shipped is not None:
+        return shipped
+    if path.suffix not in _SUFFIXES and (path / "recipe.yaml").is_file():
+        return path / "recipe.yaml"
+    hint = _nearest(path.with_suffix("").as_posix(), list_recipes())
     raise RecipeError(f"{name_or_path}: neither a recipe file nor a shipped recipe{hint}")
+
+
+def _shipped(name: str) -> Path | None:
+    """The file of a shipped recipe, or of a base of shipped recipes, by its name."""
+    path = Path(name)
+    if path.suffix in _SUFFIXES or path.is_absolute() or ".." in path.parts:
+        return None
+    file = shipped_recipes() / f"{name}.yaml"
+    return file if file.is_file() else None
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else "; see `rlalign recipes`"
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -112,16 +124,26 @@ def _read_with_bases(path: Path, origins: Origins, chain: tuple[Path, ...]) -> d
         raise RecipeError(f"{path}: `base:` goes round in a circle ({names})")
     document = read_yaml(path)
     base = document.pop("base", None)
-    if base is None:
-        merged: dict[str, Any] = {}
-    elif not isinstance(base, str):
-        raise RecipeError(f"{path}: `base` must be a file name, got {base!r}")
-    elif not (path.parent / base).is_file():
-        raise RecipeError(f"{path}: its base {base!r} does not exist beside it")
-    else:
-        merged = _read_with_bases(path.parent / base, origins, (*chain, resolved))
+    merged: dict[str, Any] = {}
+    if base is not None:
+        merged = _read_with_bases(_base_path(path, base), origins, (*chain, resolved))
     _merge(merged, document, str(path), origins, ())
     return merged
+
+
+def _base_path(path: Path, base: Any) -> Path:
+    """The file that the recipe `path` builds upon: one beside it, else a shipped recipe."""
+    if not isinstance(base, str):
+        raise RecipeError(f"{path}: `base` must be a file or a shipped recipe, got {base!r}")
+    beside = path.parent / base
+    if beside.is_file():
+        return beside
+    shipped = _shipped(base)
+    if shipped is not None:
+        return shipped
+    files = [file.name for file in path.parent.iterdir() if file.suffix in _SUFFIXES]
+    hint = _nearest(base, [*files, *list_recipes()])
+    raise RecipeError(f"{path}: its base {base!r} is neither beside it nor a shipped recipe{hint}")
 
 
 def _merge(
