@@ -8,6 +8,7 @@ from pathlib import Path
 
 SEEDS = (0, 1, 2)
 OFFLINE_UPDATES = 50_000
+LONGER_UPDATES = 150_000
 ONLINE_STEPS = 50_000
 EVALUATE = ("evaluation.every=10000", "evaluation.episodes=20", "logging.tensorboard=false")
 
@@ -18,6 +19,7 @@ OFFLINE_DATASETS = (
     "hopper-medium-v0",
 )
 PEER_DATASETS = OFFLINE_DATASETS[:2]
+LONGER_DATASETS = OFFLINE_DATASETS[2:]  # where IQL is still rising after 50,000 updates
 ONLINE_TASKS = ("HalfCheetah-v5", "Hopper-v5")
 FINE_TUNED = "hopper-medium-replay-v0"
 PREFERENCE = ("dpo", "simpo", "hypo", "srpo")
@@ -93,6 +95,8 @@ def pieces() -> Iterator[Piece]:
         yield from _fine_tuned(seed)
         yield from _online(seed)
     for seed in SEEDS:
+        yield from _longer(seed)
+    for seed in SEEDS:
         yield from _cloning(seed)
     for seed in SEEDS:
         yield from _comparison(seed)
@@ -118,6 +122,13 @@ def _offline(seed: int) -> Iterator[Piece]:
     for dataset in PEER_DATASETS:
         for agent in ("iql", "td3_bc"):
             yield Piece("d3rlpy", "offline", f"d3rlpy-{agent}-{dataset}", seed, (agent, dataset))
+
+
+def _longer(seed: int) -> Iterator[Piece]:
+    for dataset in LONGER_DATASETS:
+        for agent in ("iql", "td3_bc"):
+            steps = f"offline.steps={LONGER_UPDATES}"
+            yield _offline_piece("offline-longer", agent, dataset, seed, steps)
 
 
 def _cloning(seed: int) -> Iterator[Piece]:

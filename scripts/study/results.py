@@ -16,7 +16,7 @@ from rlalign.report.groups import Group, make_groups
 from rlalign.report.runs import collect_runs
 from rlalign.report.tables import mean_and_error, number
 from rlalign.report.writing import write_report
-from scripts.study.plan import OFFLINE_UPDATES, ONLINE_STEPS, SEEDS, pieces
+from scripts.study.plan import LONGER_UPDATES, OFFLINE_UPDATES, ONLINE_STEPS, SEEDS, pieces
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "results.md"
@@ -28,7 +28,9 @@ PEERS = {
     "d3rlpy-rebrac": "rebrac",
     "sb3-sac": "sac",
 }
-EXPERIMENTS = ("offline", "offline-to-online", "online", "comparison", "conservative")
+EXPERIMENTS = (
+    "offline", "offline-longer", "offline-to-online", "online", "comparison", "conservative",
+)  # fmt: skip
 PREFERENCE = "preference"
 
 
@@ -49,6 +51,7 @@ and evaluation. Made from run directories by `python -m scripts.study.results`; 
 | part | updates offline | environment steps online | episodes of an evaluation |
 | --- | ---: | ---: | ---: |
 | offline | {OFFLINE_UPDATES:,} | | 20 |
+| offline-longer | {LONGER_UPDATES:,} | | 20 |
 | online | | {ONLINE_STEPS:,} | 20 |
 | offline-to-online | {_planned(FINE_TUNED, "offline.steps"):,} \
 | {_planned(FINE_TUNED, "online.steps"):,} \
