@@ -186,10 +186,10 @@ def _convert(name: str, value: Any, wanted: Any) -> Any:
         if value is None:
             return None
     elif wanted is float:
-        if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+        if not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value):
             return float(value)
     elif wanted is int:
-        if isinstance(value, Integral) and not isinstance(value, bool):
+        if not isinstance(value, bool) and isinstance(value, Integral):
             return int(value)
     elif isinstance(value, wanted):
         return value

@@ -168,8 +168,13 @@ def test_what_a_dataset_decides_is_not_left_out(
 
 
 def test_what_callbacks_are_told_counts_all_calls() -> None:
-    told = []
+    told: list[int] = []
+
+    def note(values: dict[str, Any], _: Any) -> bool:
+        told.append(values["total_timesteps"])
+        return True
+
     agent = make()
     for _ in range(2):
-        agent.learn(4, callback=lambda values, _: told.append(values["total_timesteps"]) or True)
+        agent.learn(4, callback=note)
     assert told == [4] * 4 + [8] * 4

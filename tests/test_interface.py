@@ -18,7 +18,8 @@ from tests.toy_data import random_dataset
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
-    agent = AGENTS["iql"](
+    kind: Any = AGENTS["iql"]
+    agent = kind(
         partial(Counter, 3),
         seed=np.int64(3),
         hidden=[np.int64(16)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -66,7 +67,8 @@ def test_one_s_own_agent_trains_and_is_evaluated(recipe: Path, tmp_path: Path) -
 def test_its_settings_are_checked(recipe: Path) -> None:
     from rlalign.recipe import agent_settings
 
-    assert agent_settings(load_recipe(recipe)).caution == 0.5
+    settings: Any = agent_settings(load_recipe(recipe))
+    assert settings.caution == 0.5
     with pytest.raises(RecipeError, match="caution"):
         agent_settings(load_recipe(recipe, ["settings.cautoin=1"]))
 

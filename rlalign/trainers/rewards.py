@@ -47,9 +47,7 @@ def _function(source: str, function: str, name: str) -> Callable[[Any, str], flo
     try:
         module = module_of(source)
     except Exception as error:
-        raise RewardError(
-            f"reward {name}: {source} cannot be imported ({reason(error)})"
-        ) from None
+        raise RewardError(f"reward {name}: {source} cannot be imported ({reason(error)})") from None
     found = getattr(module, function, None)
     if not callable(found):
         raise RewardError(f"reward {name}: {source} has no function {function!r}")

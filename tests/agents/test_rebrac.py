@@ -272,7 +272,7 @@ def test_the_weight_stays_within_its_fall() -> None:
 
 def test_interaction_is_learnt_from_before_its_episode_ends() -> None:
     """The next action, which is known later, matters to the target offline alone."""
-    agent = AGENTS["rebrac"](partial(Counter, 50), hidden=[16, 16], batch_size=32)
+    agent: Any = AGENTS["rebrac"](partial(Counter, 50), hidden=[16, 16], batch_size=32)
     agent.fit(tagged_dataset(), 3)
     agent.learn(7)
     rows = Batch(agent.replay_buffer.newest(7), agent.layout)
