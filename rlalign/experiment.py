@@ -11,8 +11,7 @@ import torch
 
 from rlalign.agent import Agent
 from rlalign.checkpoint import Checkpoints, part
-from rlalign.envs.vector import Environments
-from rlalign.errors import CheckpointError, RlalignError, TrainingError
+from rlalign.errors import CheckpointError, TrainingError
 from rlalign.phases import (
     Intervals,
     OfflinePhase,
@@ -23,6 +22,7 @@ from rlalign.phases import (
 from rlalign.recipe import Recipe, agent_class, agent_settings, online_settings
 from rlalign.run_events import RunEvents
 from rlalign.rundir import RunDirectory
+from rlalign.venue import Venue
 
 if TYPE_CHECKING:
     from rlalign.data.dataset import Dataset
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Experiment:
-    """What a recipe names, loaded and checked: agent, dataset, environment."""
+    """What a recipe names, loaded and checked: agent, dataset, where the agent acts."""
 
     recipe: Recipe
     agent: Agent
     dataset: Dataset | None
-    environment: str
+    venue: Venue
 
     @classmethod
-    def from_recipe(cls, recipe: Recipe, environment: str | None = None) -> Experiment:
+    def from_recipe(cls, recipe: Recipe) -> Experiment:
         """Load the dataset and make the agent.
 
         Raises:
@@ -51,20 +51,13 @@ class Experiment:
             from rlalign.data.dataset import load_dataset
 
             dataset = load_dataset(recipe.dataset)
-        environment = environment or recipe.environment
-        if environment is None and dataset is not None:
-            environment = dataset.environment
-        if environment is None:
-            raise RlalignError(
-                f"dataset {recipe.dataset} does not say which environment it is of; "
-                "set `environment:` in the recipe"
-            )
+        venue = Venue.of(recipe, dataset)
         agent = agent_class(recipe)(
-            environment, seed=recipe.seed, device=recipe.device, **settings.to_dict()
+            venue.for_agent(), seed=recipe.seed, device=recipe.device, **settings.to_dict()
         )
         if dataset is not None:
             agent.prepare(dataset)
-        return cls(recipe, agent, dataset, environment)
+        return cls(recipe, agent, dataset, venue)
 
     def phase(self, name: str) -> Phase:
         """Make a phase at its beginning."""
@@ -73,7 +66,7 @@ class Experiment:
             assert self.dataset is not None  # the recipe's own check
             return OfflinePhase(self.agent, self.dataset, recipe.offline.steps)
         settings = online_settings(recipe)
-        environments = Environments(self.environment, settings.environments, seed=recipe.seed)
+        environments = self.venue.environments(settings.environments, seed=recipe.seed)
         return OnlinePhase(
             self.agent, environments, recipe.online.steps, settings, dataset=self.dataset
         )
@@ -93,7 +86,7 @@ class Experiment:
         score = None if reference is None else float(self.dataset.normalized_score(behaviour))
         return {
             "name": self.dataset.name,
-            "environment": self.environment,
+            **self.venue.to_dict(),
             "fingerprint": self.dataset.fingerprint,
             "transitions": len(self.dataset),
             "behaviour_return_mean": behaviour,
@@ -167,10 +160,13 @@ def load_run(
     """
     run = RunDirectory.open(directory)
     recipe = run.recipe
-    environment = (run.info.get("dataset") or {}).get("environment") or recipe.environment
+    venue = Venue.of_run(recipe, run.info.get("dataset"))
     saved = Checkpoints(run.checkpoints).load(checkpoint)
     agent = agent_class(recipe)(
-        environment, seed=recipe.seed, device=device or "cpu", **agent_settings(recipe).to_dict()
+        venue.for_agent(),
+        seed=recipe.seed,
+        device=device or "cpu",
+        **agent_settings(recipe).to_dict(),
     )
     agent.load_state_dict(*part(saved, "agent"))
     return agent

@@ -40,9 +40,11 @@ class RunEvents(Events):
     def on_evaluate(self, phase: Phase) -> None:
         """Evaluate on separate environments and write the result."""
         episodes = self.experiment.recipe.evaluation.episodes
-        result = evaluate_agent(self.experiment.agent, phase, episodes, self.experiment.environment)
+        environment = self.experiment.venue.environment
+        assert environment is not None  # else the recipe was refused
+        result = evaluate_agent(self.experiment.agent, phase, episodes, environment)
         dataset = self.experiment.dataset
-        reference = dataset.reference if dataset else _reference(self.experiment.environment)
+        reference = dataset.reference if dataset else _reference(environment)
         self.run.log_evaluation({**self._position(phase), **result.to_dict(reference)})
         if self._bar is not None:
             self._bar.set_postfix_str(f"return {result.mean_return:.1f}")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from rlalign.experiment import train
-from rlalign.recipe import list_recipes, load_recipe, parse_recipe
+from rlalign.errors import DatasetError, RlalignError
+from rlalign.experiment import Experiment, load_run, resume, train
+from rlalign.recipe import Recipe, list_recipes, load_recipe, parse_recipe
+from rlalign.report import describe_run
+from rlalign.rundir import RunDirectory
 from tests.toy_data import random_dataset
 
 
@@ -46,6 +52,96 @@ def test_online_phase_is_evaluated_at_an_interval_of_its_own(
     train(parse_recipe(recipe), tmp_path / "run", progress=False)
     offline = [("offline", step) for step in (0, 4, 8)]
     assert evaluated(tmp_path / "run") == [*offline, *(("online", step) for step in steps)]
+
+
+def offline_only(folder: Path, **changes: Any) -> Recipe:
+    """A recipe for a dataset that no environment plays, without evaluation."""
+    recipe = document(folder, environment=None, evaluation={"every": None}, **changes)
+    return parse_recipe(recipe)
+
+
+def test_dataset_that_nothing_plays_is_trained_without_evaluation(tmp_path: Path) -> None:
+    recipe = offline_only(tmp_path)
+    scores = train(recipe, tmp_path / "run", progress=False)
+    assert list(scores) == ["behaviour"]
+    run = RunDirectory.open(tmp_path / "run")
+    assert run.status == "finished"
+    assert run.scores() == scores
+    assert evaluated(run.path) == []
+    assert "not evaluated" in describe_run(run.path)
+
+    agent = load_run(run.path)
+    assert agent.environments is None
+    assert agent.observation_space.shape == (3,)
+    assert (agent.action_space.low, agent.action_space.high) == (-2.0, 2.0)
+    action, _ = agent.predict(np.zeros(3, np.float32), deterministic=True)
+    assert agent.action_space.contains(action)
+    expected = Experiment.from_recipe(recipe).agent
+    assert any(
+        not torch.equal(tensor, expected.state_dict()[0][name])
+        for name, tensor in agent.state_dict()[0].items()
+    )
+
+
+def test_interrupted_run_without_environment_ends_as_if_left_alone(tmp_path: Path) -> None:
+    recipe = offline_only(tmp_path, checkpoint={"every": 4})
+    for name in ("whole", "cut"):
+        train(recipe, tmp_path / name, progress=False)
+    folder = tmp_path / "cut" / "checkpoints"
+    shutil.rmtree(folder / "offline-00000008")
+    (folder / "latest").write_text("offline-00000004")
+    info = json.loads((tmp_path / "cut" / "run.json").read_text())
+    (tmp_path / "cut" / "run.json").write_text(json.dumps({**info, "status": "interrupted"}))
+    resume(tmp_path / "cut", progress=False)
+    cut, whole = (load_run(tmp_path / name).state_dict()[0] for name in ("cut", "whole"))
+    assert all(torch.equal(cut[name], tensor) for name, tensor in whole.items())
+
+
+def test_actions_whose_bounds_nobody_knows_lie_between_minus_one_and_one(tmp_path: Path) -> None:
+    made = random_dataset(3, 1, 40)
+    made.action_low = made.action_high = None
+    made.save(tmp_path / "data.hdf5")
+    train(offline_only(tmp_path), tmp_path / "run", progress=False)
+    space = load_run(tmp_path / "run").action_space
+    assert (space.low, space.high) == (-1.0, 1.0)
+
+    made.actions[7] = 1.5
+    made.save(tmp_path / "data.hdf5")
+    with pytest.raises(
+        DatasetError, match=r"reach from -0\..* to 1\.5 and nothing says their bounds"
+    ):
+        Experiment.from_recipe(offline_only(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "way_out"),
+    [
+        ({}, "or evaluation.every=null to learn offline"),
+        ({"online": {"steps": 5}}, "or evaluation.every=null and online.steps=0 to learn offline"),
+        (
+            {"online": {"steps": 5}, "evaluation": {"every": None}},
+            "or evaluation.every=null and online.steps=0 to learn offline",
+        ),
+    ],
+)
+def test_what_needs_an_environment_is_refused_without_one(
+    tmp_path: Path, changes: dict[str, Any], way_out: str
+) -> None:
+    recipe = parse_recipe(document(tmp_path, environment=None, **changes))
+    with pytest.raises(RlalignError, match="does not say which environment") as caught:
+        Experiment.from_recipe(recipe)
+    assert way_out in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_evaluation_can_be_left_out_where_there_is_an_environment(tmp_path: Path) -> None:
+    recipe = document(tmp_path, evaluation={"every": None}, online={"steps": 3})
+    train(parse_recipe(recipe), tmp_path / "run", progress=False)
+    assert evaluated(tmp_path / "run") == []
+    evaluation = {"every": None, "online_every": 2, "episodes": 1}
+    recipe = document(tmp_path, evaluation=evaluation, online={"steps": 4})
+    train(parse_recipe(recipe), tmp_path / "other", progress=False)
+    assert evaluated(tmp_path / "other") == [("online", step) for step in (0, 2, 4)]
 
 
 @pytest.mark.parametrize("name", [name for name in list_recipes() if "/antmaze-" in name])

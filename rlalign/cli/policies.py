@@ -67,11 +67,11 @@ def _load(
 def _load_run(directory: Path, checkpoint: str, device: str) -> tuple[Agent, str | None]:
     from rlalign.experiment import load_run
     from rlalign.rundir import RunDirectory
+    from rlalign.venue import Venue
 
     run = RunDirectory.open(directory)
-    dataset = run.info.get("dataset") or {}
     agent = load_run(directory, checkpoint, device)
-    return agent, run.recipe.environment or dataset.get("environment")
+    return agent, Venue.of_run(run.recipe, run.info.get("dataset")).environment
 
 
 def _is_sb3(path: Path) -> bool:

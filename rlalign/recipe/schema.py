@@ -97,8 +97,9 @@ class Evaluation(Section):
     """Episodes with the deterministic policy on separate environments."""
 
     episodes: Positive = Field(default=10, description="episodes per evaluation")
-    every: Positive = Field(
-        default=5_000, description="updates (offline), environment steps (online)"
+    every: Positive | None = Field(
+        default=5_000,
+        description="updates (offline), environment steps (online); null: no evaluation",
     )
     online_every: Positive | None = Field(
         default=None, description="environment steps; null: as `every`"

@@ -109,7 +109,9 @@ def describe_run(directory: str | Path) -> str:
     parts = [
         f"{name} {number(value)}" for name, value in _stages(run).items() if not math.isnan(value)
     ]
-    scores = f"{what}: {', '.join(parts)}" if parts else "no evaluation yet"
+    if not len(run.offline) and not len(run.online):
+        parts.append("not evaluated")
+    scores = f"{what}: {', '.join(parts)}"
     return f"{run.agent} on {run.task}, seed {run.seed}: {scores}\n{run.status}: {run.path}"
 
 

@@ -58,7 +58,9 @@ def test_bases_in_a_circle(refused: Any, recipe: Any) -> None:
 
 
 def test_missing_base(refused: Any, recipe: Any) -> None:
-    assert "'_none.yaml' is neither beside it nor" in refused("train", recipe(*OFFLINE, "base: _none.yaml"))
+    assert "'_none.yaml' is neither beside it" in refused(
+        "train", recipe(*OFFLINE, "base: _none.yaml")
+    )
 
 
 @pytest.mark.parametrize(

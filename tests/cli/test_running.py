@@ -96,6 +96,21 @@ def test_evaluation_does_not_replay_the_training_episodes_of_its_seed(
     training.close()
 
 
+def test_run_without_environment_is_trained_and_later_evaluated_in_one(
+    recipe: Any, make_dataset: Any, refused: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_dataset()
+    lines = [line for line in LINES[:4] if not line.startswith("environment")]
+    command = ["train", str(recipe(*lines)), "--out", "run"]
+    assert "evaluation.every=null" in refused(*command)
+    assert cli.run([*command, "evaluation.every=null"]) == 0
+    assert "not evaluated" in capsys.readouterr().out
+    assert "holds no evaluation" in refused("report", "run")
+    assert "add --environment ID" in refused("evaluate", "run")
+    assert cli.run(["evaluate", "run", "-n", "1", "--environment", "Hopper-v5"]) == 0
+    assert "Hopper-v5: return" in capsys.readouterr().out
+
+
 def test_earlier_checkpoint_is_evaluated(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = sorted(path.name for path in (trained / "checkpoints").iterdir() if path.is_dir())[0]
     assert cli.run(["evaluate", "run", "-n", "1", "--checkpoint", name]) == 0
