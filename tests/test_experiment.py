@@ -128,7 +128,7 @@ def test_what_needs_an_environment_is_refused_without_one(
     tmp_path: Path, changes: dict[str, Any], way_out: str
 ) -> None:
     recipe = parse_recipe(document(tmp_path, environment=None, **changes))
-    with pytest.raises(RlalignError, match="does not say which environment") as caught:
+    with pytest.raises(RlalignError, match="no environment is known for dataset") as caught:
         Experiment.from_recipe(recipe)
     assert way_out in str(caught.value)
     assert "\n" not in str(caught.value)
