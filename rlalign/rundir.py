@@ -33,6 +33,7 @@ Mark = dict[str, int]
 
 METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluations.jsonl"
+LOG_SUFFIX = ".log"  # of what a sweep's process said, beside its run directory
 INDEX_KEYS = frozenset({"phase", "step", "updates", "env_steps", "time"})
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from rlalign.errors import CheckpointError, RecipeError
 from rlalign.recipe import AnyRecipe, load_any_recipe
 from rlalign.recipe.yaml_files import parse_value
-from rlalign.rundir import RunDirectory
+from rlalign.rundir import LOG_SUFFIX, RunDirectory
 from rlalign.sweep_engines import Command, Engine
 
 Tell = Callable[[str], None]
@@ -33,7 +33,7 @@ class Job:
 
         Raises `CheckpointError` when the directory holds another run.
         """
-        log = self.directory.with_name(f"{self.directory.name}.log")
+        log = self.directory.with_name(f"{self.directory.name}{LOG_SUFFIX}")
         if not self.directory.exists() or not any(self.directory.iterdir()):
             arguments = ("train", self.recipe_name, *self.overrides)
             return Command((*arguments, "--out", str(self.directory), "--no-progress"), log)

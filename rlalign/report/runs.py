@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlalign.errors import CheckpointError, RlalignError
-from rlalign.rundir import RunDirectory
+from rlalign.rundir import LOG_SUFFIX, RunDirectory
 
 # Keys that change what a run costs or where it is written, not what it measures.
 _NOT_PART_OF_A_GROUP = ("seed", "device", "logging", "checkpoint")
@@ -107,11 +107,18 @@ def collect_runs(paths: Sequence[Path], *, unfinished: bool = False) -> Collecti
 
 
 def find_runs(paths: Sequence[Path]) -> Iterable[Path]:
-    """Each run directory once; a folder without run.json stands for the runs below it."""
+    """Each run directory once; a folder without run.json stands for the runs below it.
+
+    A sweep's logs, which lie beside its runs, are passed over. Raises `CheckpointError` for
+    another path that is no directory.
+    """
     found: dict[Path, Path] = {}
     for path in paths:
         if not path.is_dir():
-            raise CheckpointError(f"{path}: no such directory")
+            if path.suffix == LOG_SUFFIX and path.is_file():
+                continue
+            what = "not a directory" if path.exists() else "no such directory"
+            raise CheckpointError(f"{path}: {what}")
         if _looks_like_run(path):
             found.setdefault(path.resolve(), path)
             continue

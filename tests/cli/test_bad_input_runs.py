@@ -283,7 +283,15 @@ def test_videos_over_videos(refused: Any, run: Path, tmp_path: Path) -> None:
 def test_report_of_nothing(refused: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "no finished run" in refused("report", "empty")
-    assert "no such directory" in refused("report", "nowhere")
+    assert "nowhere: no such directory" in refused("report", "nowhere")
+    (tmp_path / "nothing.log").write_text("a sweep's")
+    assert "no finished run" in refused("report", "nothing.log")
+
+
+def test_report_of_a_file(refused: Any, run: Path) -> None:
+    assert refused("report", "run", "small.yaml") == "small.yaml: not a directory"
+    assert refused("report", "run/run.json") == "run/run.json: not a directory"
+    assert refused("report", "run", "old.log") == "old.log: no such directory"
 
 
 def test_report_in_place_of_a_file(refused: Any, run: Path, tmp_path: Path) -> None:

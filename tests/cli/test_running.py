@@ -218,4 +218,10 @@ def test_sweep_trains_what_it_can_and_nothing_twice(
     assert "finished before" in capsys.readouterr().out
     assert Path("runs/environment=Hopper-v5/seed-0/run.json").read_bytes() == finished
     assert cli.run(["report", "runs"]) == 0
-    assert "iql" in capsys.readouterr().out
+    whole = capsys.readouterr().out
+    assert "iql" in whole
+    # As a shell writes out RUNS/*: the logs lie beside the runs.
+    beside = sorted(map(str, Path("runs/environment=Hopper-v5").iterdir()))
+    assert "runs/environment=Hopper-v5/seed-0.log" in beside
+    assert cli.run(["report", *beside]) == 0
+    assert capsys.readouterr().out == whole
