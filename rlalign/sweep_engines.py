@@ -31,7 +31,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended, and the last line that it wrote."""
+    """How a process ended, and the line that tells it."""
 
     code: int
     last_line: str
@@ -60,7 +60,7 @@ class _Processes:
             code = _wait(child)
             with self._lock:
                 self._running.discard(child)
-        return Outcome(code, _last_line(command.log))
+        return Outcome(code, _last_line(command.log, code))
 
     def stop(self) -> None:
         """Ask every child to write its checkpoint and end; kill those that do not."""
@@ -185,10 +185,16 @@ def _start(command: Command, log: Any) -> subprocess.Popen[bytes]:
     )
 
 
-def _last_line(log: Path) -> str:
+def _last_line(log: Path, code: int) -> str:
+    """The line that says how a process ended."""
+    if code < 0:
+        return f"killed by signal {-code} ({signal.strsignal(-code) or 'unknown'})"
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    # A finished run tells its scores first and its directory last.
-    told = [line for line in lines if line.startswith("error: ")] or lines[-2:-1] or lines
+    if code == 0:
+        # A finished run tells its scores first and its directory last.
+        told = lines[-2:-1] or lines
+    else:
+        told = [line for line in lines if line.startswith("error: ")] or lines
     return told[-1].strip() if told else ""
 
 

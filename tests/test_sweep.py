@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,6 +142,34 @@ def test_ray_reports_exit_codes_and_errors(tmp_path: Path, monkeypatch: pytest.M
     assert outcomes[0].code == 0
     assert outcomes[1].code == 2
     assert outcomes[1].last_line.startswith("error: dmeo: neither")
+
+
+@pytest.mark.parametrize(
+    ("child", "code", "line"),
+    [
+        ("print('scores'); print('directory')", 0, "scores"),
+        ("print('error: of another kind'); print('scores'); print('directory')", 0, "scores"),
+        ("print('stopped after a checkpoint'); print(); sys.exit(143)", 143, "stopped after a"),
+        ("print('first'); raise ZeroDivisionError('a bug')", 1, "ZeroDivisionError: a bug"),
+        ("print('error: no space left'); print('goodbye'); sys.exit(2)", 2, "error: no space left"),
+        ("sys.exit(3)", 3, ""),
+        ("print('a'); print('b'); os.kill(os.getpid(), 9)", -9, "killed by signal 9 (Killed)"),
+    ],
+)
+def test_line_that_tells_how_a_run_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, child: str, code: int, line: str
+) -> None:
+    def start(_: Command, log: Any) -> subprocess.Popen[bytes]:
+        source = f"import os, sys\n{child}"
+        return subprocess.Popen(
+            [sys.executable, "-u", "-c", source], stdout=log, stderr=subprocess.STDOUT
+        )
+
+    monkeypatch.setattr("rlalign.sweep_engines._start", start)
+    ((_, outcome),) = local_engine(1)({0: Command((), tmp_path / "a.log")})
+    assert outcome.code == code
+    assert outcome.last_line.startswith(line)
+    assert bool(outcome.last_line) == bool(line)
 
 
 CHILD = """
