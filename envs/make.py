@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import traceback
 from typing import Any
 
 import gymnasium
 
 from rlalign.envs.d4rl import is_task, make_task
 from rlalign.envs.goals import FlattenGoal, is_goal_space
-from rlalign.errors import EnvError, MissingPackageError
+from rlalign.errors import EnvError, MissingPackageError, RlalignError
 
 _ROBOTICS = (
     "AdroitHand",
@@ -61,9 +62,24 @@ def _make_registered(env_id: str, **kwargs: Any) -> gymnasium.Env[Any, Any]:
         return gymnasium.make(env_id, **kwargs)
     except _UNKNOWN as error:
         raise EnvError(f"no environment is called {env_id!r}{_suggestion(env_id)}") from error
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise EnvError(f"{env_id} cannot be made: {reason}") from error
+    except RlalignError:
+        raise
+    except Exception as error:  # whatever the environment's own code raises
+        raise EnvError(f"{env_id} cannot be made: {_cause(error)}") from error
+
+
+def _cause(error: Exception) -> str:
+    """The first line of an error's text; of one without a text, its kind and where it was raised.
+
+    The kind is told of all but gymnasium's own errors, whose texts are sentences.
+    """
+    kind = type(error).__name__
+    text = str(error).strip().split("\n", 1)[0]
+    if not text:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{kind} in line {frame.lineno} of {frame.filename}"
+    sentence = isinstance(error, (gymnasium.error.Error, ImportError, TypeError))
+    return text if sentence else f"{kind}: {text}"
 
 
 def _register_robotics(env_id: str) -> None:

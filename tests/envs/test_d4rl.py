@@ -214,6 +214,30 @@ def test_unmakeable_environments_are_explained(name: str, options: dict, message
     assert "\n" not in str(caught.value)
 
 
+class _Broken(gymnasium.Env):
+    def __init__(self, error: Exception):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (AssertionError(), r"AssertionError in line \d+ of .*test_d4rl.py"),
+        (ValueError("no model file\nand so on"), "ValueError: no model file"),
+        (gymnasium.error.DependencyNotInstalled("Install it."), "Install it."),
+        (EnvError("a sentence of its own"), None),
+    ],
+)
+def test_environment_whose_own_code_fails_is_told_with_its_cause(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, cause: str | None
+):
+    spec = gymnasium.envs.registration.EnvSpec("Broken-v0", entry_point=_Broken)
+    monkeypatch.setitem(gymnasium.registry, "Broken-v0", spec)
+    message = "^a sentence of its own" if cause is None else f"^Broken-v0 cannot be made: {cause}$"
+    with pytest.raises(EnvError, match=message):
+        make_environment("Broken-v0", error=error)
+
+
 def test_options_reach_the_environment():
     assert make_environment("Pendulum-v1", g=3.0).unwrapped.g == 3.0  # type: ignore[attr-defined]
     assert make_environment("Pendulum-v1", render_mode="rgb_array").render_mode == "rgb_array"
