@@ -1,8 +1,8 @@
 """Preference trainers: steps per second and peak memory, ours and TRL's on the same work.
 
 Same model, rows, order, batch and optimiser; each contestant is a process of its own, and they take
-turns. SimPO stands beside TRL's CPO with `loss_type="simpo"`, DPO beside TRL's DPO, HyPO beside our
-DPO.
+turns. SimPO stands beside TRL's CPO with `loss_type="simpo"`, DPO beside TRL's DPO, HyPO and SRPO
+beside our DPO.
 
     python -m benchmarks.preference                                   # on a CPU: a small model
     python -m benchmarks.preference --device cuda --size 0.5b --batch 8 --length 1024 \
