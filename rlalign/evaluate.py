@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,11 +97,19 @@ def evaluate(
     return Episodes(tuple(returns), tuple(lengths), time.perf_counter() - started)
 
 
-def recording_environments(env_id: str, folder: Path, *, episodes: int, seed: int) -> Environments:
+def recording_environments(
+    env_id: str,
+    folder: Path,
+    *,
+    episodes: int,
+    seed: int,
+    options: Mapping[str, Any] | None = None,
+) -> Environments:
     """One environment that writes its first `episodes` episodes to `folder` as MP4.
 
-    Uses gymnasium's RecordVideo. Raises `MissingPackageError` without the extra `video` and
-    `EnvError` where the environment cannot draw images or `folder` holds videos already.
+    `options` go to its maker. Uses gymnasium's RecordVideo. Raises `MissingPackageError` without
+    the extra `video` and `EnvError` where the environment cannot draw images or `folder` holds
+    videos already.
     """
     if any(folder.glob("*.mp4")):
         raise EnvError(f"{folder}: holds videos already; choose another folder")
@@ -114,7 +122,7 @@ def recording_environments(env_id: str, folder: Path, *, episodes: int, seed: in
 
     from rlalign.envs.make import make_environment
 
-    env = make_environment(env_id, render_mode="rgb_array")
+    env = make_environment(env_id, **{**(options or {}), "render_mode": "rgb_array"})
     try:
         env.reset(seed=seed)
         env.render()

@@ -53,7 +53,10 @@ class Experiment:
             dataset = load_dataset(recipe.dataset)
         venue = Venue.of(recipe, dataset)
         agent = agent_class(recipe)(
-            venue.for_agent(), seed=recipe.seed, device=recipe.device, **settings.to_dict()
+            venue.for_agent(recipe.seed),
+            seed=recipe.seed,
+            device=recipe.device,
+            **settings.to_dict(),
         )
         if dataset is not None:
             agent.prepare(dataset)
@@ -163,7 +166,7 @@ def load_run(
     venue = Venue.of_run(recipe, run.info.get("dataset"))
     saved = Checkpoints(run.checkpoints).load(checkpoint)
     agent = agent_class(recipe)(
-        venue.for_agent(),
+        venue.for_agent(recipe.seed),
         seed=recipe.seed,
         device=device or "cpu",
         **agent_settings(recipe).to_dict(),

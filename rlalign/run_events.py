@@ -40,11 +40,11 @@ class RunEvents(Events):
     def on_evaluate(self, phase: Phase) -> None:
         """Evaluate on separate environments and write the result."""
         episodes = self.experiment.recipe.evaluation.episodes
-        environment = self.experiment.venue.environment
-        assert environment is not None  # else the recipe was refused
-        result = evaluate_agent(self.experiment.agent, phase, episodes, environment)
+        venue = self.experiment.venue
+        assert venue.environment is not None  # else the recipe was refused
+        result = evaluate_agent(self.experiment.agent, phase, episodes, venue.maker)
         dataset = self.experiment.dataset
-        reference = dataset.reference if dataset else _reference(environment)
+        reference = dataset.reference if dataset else _reference(venue.environment)
         self.run.log_evaluation({**self._position(phase), **result.to_dict(reference)})
         if self._bar is not None:
             self._bar.set_postfix_str(f"return {result.mean_return:.1f}")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlalign.envs.building import Make
+from rlalign.envs.make import make_environment
 from rlalign.envs.vector import Environments
 from rlalign.errors import DatasetError, RlalignError
 from rlalign.recipe import Recipe
 
 if TYPE_CHECKING:
+    import gymnasium
     from gymnasium.spaces import Box
 
     from rlalign.data.dataset import Dataset
@@ -27,26 +30,36 @@ class Venue:
 
     Args:
         environment: a gymnasium id or a D4RL task, None where nothing plays the dataset.
+        options: what the environment is made with.
         sizes: of observations and actions, JSON-able, where there is no environment.
     """
 
     environment: str | None
+    options: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, dataset: Dataset | None) -> Venue:
-        """The recipe's environment, or else the dataset's.
+        """The recipe's environment, or else the dataset's, and likewise its options.
 
         Raises:
-            RlalignError: if there is none and the recipe asks for evaluation or interaction.
+            RlalignError: if there is none and the recipe asks for evaluation or interaction, or
+                says what to make it with.
             DatasetError: if there is none and the bounds of the dataset's actions are unknown.
         """
-        environment = recipe.environment
-        if environment is None and dataset is not None:
-            environment = dataset.environment
+        environment, options = recipe.environment, recipe.environment_options
+        if dataset is not None:
+            environment = environment or dataset.environment
+            if options is None and environment == dataset.environment:
+                options = dataset.metadata.get("environment_options")
         if environment is not None:
-            return cls(environment)
+            return cls(environment, options or {})
         assert dataset is not None  # the recipe's own check
+        if options:
+            raise RlalignError(
+                f"environment_options are given, but no environment is known for dataset "
+                f"{recipe.dataset}; set `environment:` in the recipe"
+            )
         if recipe.online.steps or recipe.evaluation.every:
             offline_only = "evaluation.every=null" + (
                 " and online.steps=0" if recipe.online.steps else ""
@@ -55,23 +68,38 @@ class Venue:
                 f"no environment is known for dataset {recipe.dataset}; set `environment:` in the "
                 f"recipe, or {offline_only} to learn offline without one"
             )
-        return cls(None, _sizes(dataset))
+        return cls(None, sizes=_sizes(dataset))
 
     @classmethod
     def of_run(cls, recipe: Recipe, dataset: Mapping[str, Any] | None) -> Venue:
         """Where a run acts whose run.json says this of its dataset."""
         known = dataset or {}
-        return cls(known.get("environment") or recipe.environment, known.get("sizes"))
+        return cls(
+            known.get("environment") or recipe.environment,
+            known.get("environment_options") or recipe.environment_options or {},
+            known.get("sizes"),
+        )
 
-    def environments(self, count: int, *, seed: int) -> Environments:
-        """Training environments."""
+    def environments(self, count: int, *, seed: int, record: bool = True) -> Environments:
+        """Environments to train in, or to evaluate in where nothing is recorded."""
         assert self.environment is not None
-        return Environments(self.environment, count, seed=seed)
+        options = self.options
+        return Environments(self.environment, count, seed=seed, env_kwargs=options, record=record)
 
-    def for_agent(self) -> str | tuple[Box, Box]:
+    @property
+    def maker(self) -> Make:
+        """What evaluation makes its environments from."""
+        return self.make if self.options else self.environment
+
+    def make(self) -> gymnasium.Env[Any, Any]:
+        """One environment."""
+        assert self.environment is not None
+        return make_environment(self.environment, **self.options)
+
+    def for_agent(self, seed: int) -> Environments | str | tuple[Box, Box]:
         """What agents are made from: the environment, or observation and action space."""
         if self.environment is not None:
-            return self.environment
+            return self.environments(1, seed=seed) if self.options else self.environment
         from gymnasium.spaces import Box
 
         assert self.sizes is not None
@@ -82,6 +110,8 @@ class Venue:
     def to_dict(self) -> dict[str, Any]:
         """What run.json says beside the dataset's name."""
         known: dict[str, Any] = {"environment": self.environment}
+        if self.options:
+            known["environment_options"] = dict(self.options)
         return known if self.sizes is None else {**known, "sizes": dict(self.sizes)}
 
 

@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from rlalign import cli
+from rlalign.data.dataset import load_dataset
+from rlalign.envs.vector import Environments
 from rlalign.errors import DatasetError, RlalignError
 from rlalign.experiment import Experiment, load_run, resume, train
+from rlalign.phases import OnlinePhase
 from rlalign.recipe import Recipe, list_recipes, load_recipe, parse_recipe
 from rlalign.report import describe_run
 from rlalign.rundir import RunDirectory
@@ -142,6 +146,82 @@ def test_evaluation_can_be_left_out_where_there_is_an_environment(tmp_path: Path
     recipe = document(tmp_path, evaluation=evaluation, online={"steps": 4})
     train(parse_recipe(recipe), tmp_path / "other", progress=False)
     assert evaluated(tmp_path / "other") == [("online", step) for step in (0, 2, 4)]
+
+
+OPTIONS = {"g": 3.0, "max_episode_steps": 6}
+
+
+def with_options(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A recipe for a dataset that says what its environment is made with."""
+    made = random_dataset(3, 1, 40, low=-2.0, high=2.0)
+    made.environment, made.metadata["environment_options"] = "Pendulum-v1", OPTIONS
+    made.save(folder / "data.hdf5")
+    return document(folder, environment=None, online={"steps": 7}, **changes)
+
+
+def lengths(run: Path) -> set[int]:
+    """Of all evaluation episodes."""
+    rows = map(json.loads, (run / "evaluations.jsonl").read_text().splitlines())
+    return {length for row in rows for length in row["lengths"]}
+
+
+def gravity(environments: Environments | None) -> Any:
+    """That of a pendulum."""
+    assert environments is not None
+    return environments.get("g")[0]
+
+
+def test_environment_is_made_with_the_dataset_s_options(tmp_path: Path) -> None:
+    recipe = parse_recipe(with_options(tmp_path))
+    experiment = Experiment.from_recipe(recipe)
+    phase = experiment.phase("online")
+    assert isinstance(phase, OnlinePhase)
+    assert gravity(phase.environments) == gravity(experiment.agent.environments) == 3.0
+    train(recipe, tmp_path / "run", progress=False)
+    assert lengths(tmp_path / "run") == {6}
+    assert RunDirectory.open(tmp_path / "run").info["dataset"]["environment_options"] == OPTIONS
+    assert gravity(load_run(tmp_path / "run").environments) == 3.0
+
+
+def test_recipe_s_own_options_come_first(tmp_path: Path) -> None:
+    options = {"g": 5.0, "max_episode_steps": 4}
+    recipe = with_options(tmp_path, environment_options=options)
+    train(parse_recipe(recipe), tmp_path / "run", progress=False)
+    assert lengths(tmp_path / "run") == {4}
+    assert gravity(load_run(tmp_path / "run").environments) == 5.0
+    for changes in ({"environment_options": {}}, {"environment": "Pendulum-v1", "dataset": None}):
+        plain = {**recipe, "environment_options": None, "offline": {"steps": 0}, **changes}
+        experiment = Experiment.from_recipe(parse_recipe(plain))
+        assert gravity(experiment.agent.environments) == 10.0
+
+
+def test_options_of_a_run_are_kept_where_it_is_evaluated_and_collected_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(parse_recipe(with_options(tmp_path)), tmp_path / "run", progress=False)
+    run, out = str(tmp_path / "run"), str(tmp_path / "out.hdf5")
+    for arguments in ([], ["-e", "Pendulum-v1"]):
+        assert cli.run(["evaluate", run, "-n", "2", "--json", *arguments]) == 0
+        assert json.loads(capsys.readouterr().out)["lengths"] == [6, 6]
+    assert cli.run(["collect", run, "--transitions", "18", "--out", out]) == 0
+    collected = load_dataset(out)
+    assert collected.ends.tolist() == [6, 12, 18]
+    assert collected.metadata["environment_options"] == OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"environment_options": {"gravitation": 3}}, "Pendulum-v1 cannot be made: .*gravitation"),
+        ({"environment": None}, "environment_options are given, but no environment is known"),
+    ],
+)
+def test_options_that_nothing_takes_are_refused(
+    tmp_path: Path, changes: dict[str, Any], expected: str
+) -> None:
+    recipe = document(tmp_path, **{"environment_options": {"g": 3.0}, **changes})
+    with pytest.raises(RlalignError, match=expected):
+        Experiment.from_recipe(parse_recipe(recipe))
 
 
 @pytest.mark.parametrize("name", [name for name in list_recipes() if "/antmaze-" in name])

@@ -222,10 +222,10 @@ def _collect_from(
     from rlalign.cli.policies import check_spaces, load
     from rlalign.data.collecting import collect as play
     from rlalign.data.d4rl import reference_of_environment
-    from rlalign.envs.make import make_environment
 
-    policy, env_id = load(source, checkpoint, environment, device)
-    first = make_environment(env_id)
+    policy, venue = load(source, checkpoint, environment, device)
+    env_id = str(venue.environment)
+    first = venue.make()
     try:
         check_spaces(policy, first, env_id)
     finally:
@@ -233,13 +233,15 @@ def _collect_from(
     acting = _ActingAgent(policy, seed) if isinstance(policy, Agent) else policy
     dataset = play(
         acting,
-        lambda: make_environment(env_id),
+        venue.make,
         transitions,
         seed=seed,
         name=f"collected from {source}",
         progress=progress,
     )
     dataset.environment = env_id
+    if venue.options:
+        dataset.metadata["environment_options"] = dict(venue.options)
     dataset.reference = reference_of_environment(env_id)
     return dataset
 

@@ -85,16 +85,18 @@ def evaluate(
         return
     from rlalign.cli.policies import check_spaces, load
     from rlalign.data.d4rl import reference_of_environment
-    from rlalign.envs.vector import Environments
     from rlalign.evaluate import evaluate as play
     from rlalign.evaluate import recording_environments
 
-    agent, env_id = load(run, checkpoint, environment, device)
+    agent, venue = load(run, checkpoint, environment, device)
+    env_id = str(venue.environment)
     own_seed = _seed_of_episodes(seed)
     if video is not None:
-        environments = recording_environments(env_id, video, episodes=episodes, seed=own_seed)
+        environments = recording_environments(
+            env_id, video, episodes=episodes, seed=own_seed, options=venue.options
+        )
     else:
-        environments = Environments(env_id, seed=own_seed, record=False)
+        environments = venue.environments(1, seed=own_seed, record=False)
     try:
         check_spaces(agent, environments, env_id)
         result = play(agent, environments, episodes, deterministic=not stochastic)

@@ -11,23 +11,28 @@ from rlalign.errors import EnvError, SettingsError
 if TYPE_CHECKING:
     from rlalign.agent import Agent
     from rlalign.interop.sb3_policy import SB3Policy
+    from rlalign.venue import Venue
 
 SB3_MEMBER = "policy.pth"
 
 
 def load(
     source: Path, checkpoint: str, environment: str | None, device: str | None
-) -> tuple[Agent | SB3Policy, str]:
+) -> tuple[Agent | SB3Policy, Venue]:
     """The policy and the environment to act in: `environment`, or the one it was trained in.
 
-    An agent is put on `device`, by default the CPU. Raises `CheckpointError` when `source` holds
-    none, `SettingsError` when it cannot be put there, `EnvError` when no environment is known.
+    The options of a run's environment are kept where it is the run's that is acted in. An agent is
+    put on `device`, by default the CPU. Raises `CheckpointError` when `source` holds none,
+    `SettingsError` when it cannot be put there, `EnvError` when no environment is known.
     """
+    from rlalign.venue import Venue
+
     policy, recorded = _load(source, checkpoint, environment, device or "cpu")
-    env_id = environment or recorded
-    if env_id is None:
+    if environment is not None and environment != recorded.environment:
+        return policy, Venue(environment)
+    if recorded.environment is None:
         raise EnvError(f"{source}: does not say which environment; add --environment ID")
-    return policy, env_id
+    return policy, recorded
 
 
 def check_spaces(policy: Agent | SB3Policy, environment: Any, env_id: str) -> None:
@@ -46,7 +51,9 @@ def check_spaces(policy: Agent | SB3Policy, environment: Any, env_id: str) -> No
 
 def _load(
     source: Path, checkpoint: str, environment: str | None, device: str
-) -> tuple[Agent | SB3Policy, str | None]:
+) -> tuple[Agent | SB3Policy, Venue]:
+    from rlalign.venue import Venue
+
     if source.is_dir():
         return _load_run(source, checkpoint, device)
     if _is_sb3(source):
@@ -57,21 +64,22 @@ def _load(
             )
         from rlalign.interop.sb3_policy import load_sb3_policy
 
-        return load_sb3_policy(source, environment), None
+        return load_sb3_policy(source, environment), Venue(None)
     from rlalign.agent_files import load_any_agent
     from rlalign.checkpoint import load_state
 
-    return load_any_agent(source, device=device), load_state(source)[1].get("environment")
+    agent = load_any_agent(source, device=device)
+    return agent, Venue(load_state(source)[1].get("environment"))
 
 
-def _load_run(directory: Path, checkpoint: str, device: str) -> tuple[Agent, str | None]:
+def _load_run(directory: Path, checkpoint: str, device: str) -> tuple[Agent, Venue]:
     from rlalign.experiment import load_run
     from rlalign.rundir import RunDirectory
     from rlalign.venue import Venue
 
     run = RunDirectory.open(directory)
     agent = load_run(directory, checkpoint, device)
-    return agent, Venue.of_run(run.recipe, run.info.get("dataset")).environment
+    return agent, Venue.of_run(run.recipe, run.info.get("dataset"))
 
 
 def _is_sb3(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,9 @@ def load_minari(name: str) -> Dataset:
     """Load Minari's dataset `name`, which minari downloads to its own folder where it is missing.
 
     Observations of goal environments are joined in the order achieved goal, observation, desired
-    goal. Reference scores are the dataset's own, or else D4RL's for the same task.
+    goal. Reference scores are the dataset's own, or else D4RL's for the same task. The environment
+    is the one that the dataset names for evaluation, or else the one it was recorded in; what it is
+    made with lies in the metadata, as ``environment_options``.
 
     Args:
         name: Minari's id, such as ``mujoco/hopper/medium-v0``.
@@ -41,8 +44,7 @@ def load_minari(name: str) -> Dataset:
     except Exception as error:  # whatever minari's hosts raise: network, name, version, disk
         raise DatasetError(_unavailable(title, name, error)) from error
     layout = Layout(_size(title, source.observation_space), _actions(title, source.action_space))
-    spec = source.env_spec
-    environment = spec.id if spec is not None else None
+    environment, options = _environment(source, title)
     table, ends = _read(source, layout, title)
     return Dataset(
         table=table,
@@ -53,8 +55,25 @@ def load_minari(name: str) -> Dataset:
         action_low=source.action_space.low.astype(np.float32),
         action_high=source.action_space.high.astype(np.float32),
         reference=_reference(source, environment),
-        metadata={"environment_options": dict(spec.kwargs) if spec is not None else {}},
+        metadata={"environment_options": options},
     )
+
+
+def _environment(source: Any, title: str) -> tuple[str | None, dict[str, Any]]:
+    """Return the id of the environment to play and what `gymnasium.make` is given with it."""
+    metadata = source.storage.metadata
+    # Datasets of mazes are recorded in one endless episode and evaluated in short ones.
+    text = metadata.get("eval_env_spec") or metadata.get("env_spec")
+    if text is None:
+        return None, {}
+    try:
+        spec = json.loads(text)
+        options = {key: value for key, value in spec["kwargs"].items() if key != "render_mode"}
+        if spec.get("max_episode_steps") is not None:
+            options["max_episode_steps"] = int(spec["max_episode_steps"])
+        return str(spec["id"]), options
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DatasetError(f"{title}: its environment's description is damaged") from error
 
 
 def _unavailable(title: str, name: str, error: Exception) -> str:

@@ -132,6 +132,9 @@ class Recipe(Section):
 
     agent: Name = Field(description="an agent of rlalign.agents, for example 'iql'")
     environment: Name | None = Field(default=None, description="default: the dataset's")
+    environment_options: dict[str, Any] | None = Field(
+        default=None, description="what the environment is made with; default: the dataset's"
+    )
     dataset: Name | None = Field(default=None, description="null for purely online runs")
     seed: Count = 0
     device: Device = "cpu"

@@ -85,7 +85,7 @@ def test_evaluation_does_not_replay_the_training_episodes_of_its_seed(
     monkeypatch.setattr("rlalign.evaluate.evaluate", look)
     monkeypatch.setattr(  # without drawing anything
         "rlalign.evaluate.recording_environments",
-        lambda env_id, folder, *, episodes, seed: Environments(env_id, seed=seed),
+        lambda env_id, folder, *, episodes, seed, options: Environments(env_id, seed=seed),
     )
     for folder in ("one", "two"):
         video = ["--video", folder] if filmed else []

@@ -94,6 +94,20 @@ def test_goal_observations_are_joined_as_the_environments_join_them() -> None:
     assert np.array_equal(dataset.observations[0], joined.astype(np.float32))
 
 
+def test_environment_is_made_as_the_dataset_says() -> None:
+    made = {"g": 3.0, "max_episode_steps": 9}
+    record(gymnasium.make("Pendulum-v1", render_mode="rgb_array", **made), "test/light-v0")
+    dataset = load_dataset("minari/test/light-v0")
+    assert dataset.environment == "Pendulum-v1"
+    assert dataset.metadata == {"environment_options": made}
+
+    # The one for evaluation is what is played, where a dataset names one.
+    evaluation = gymnasium.make("Pendulum-v1", g=4.0, max_episode_steps=7)
+    record(gymnasium.make("Pendulum-v1", **made), "test/heavy-v0", eval_env=evaluation)
+    dataset = load_dataset("minari/test/heavy-v0")
+    assert dataset.metadata == {"environment_options": {"g": 4.0, "max_episode_steps": 7}}
+
+
 def test_discrete_actions_are_refused() -> None:
     record(gymnasium.make("CartPole-v1"), "test/cartpole-v0")
     with pytest.raises(DatasetError, match="actions must be a flat Box, got Discrete"):
