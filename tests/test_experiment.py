@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 
 from rlalign import cli
 from rlalign.data.dataset import load_dataset
@@ -77,7 +78,7 @@ def test_dataset_that_nothing_plays_is_trained_without_evaluation(tmp_path: Path
     agent = load_run(run.path)
     assert agent.environments is None
     assert agent.observation_space.shape == (3,)
-    assert (agent.action_space.low, agent.action_space.high) == (-2.0, 2.0)
+    assert agent.action_space == Box(-2.0, 2.0, (1,), np.float32)
     action, _ = agent.predict(np.zeros(3, np.float32), deterministic=True)
     assert agent.action_space.contains(action)
     expected = Experiment.from_recipe(recipe).agent
@@ -107,7 +108,7 @@ def test_actions_whose_bounds_nobody_knows_lie_between_minus_one_and_one(tmp_pat
     made.save(tmp_path / "data.hdf5")
     train(offline_only(tmp_path), tmp_path / "run", progress=False)
     space = load_run(tmp_path / "run").action_space
-    assert (space.low, space.high) == (-1.0, 1.0)
+    assert space == Box(-1.0, 1.0, (1,), np.float32)
 
     made.actions[7] = 1.5
     made.save(tmp_path / "data.hdf5")
@@ -189,7 +190,11 @@ def test_recipe_s_own_options_come_first(tmp_path: Path) -> None:
     train(parse_recipe(recipe), tmp_path / "run", progress=False)
     assert lengths(tmp_path / "run") == {4}
     assert gravity(load_run(tmp_path / "run").environments) == 5.0
-    for changes in ({"environment_options": {}}, {"environment": "Pendulum-v1", "dataset": None}):
+    others: list[dict[str, Any]] = [
+        {"environment_options": {}},
+        {"environment": "Pendulum-v1", "dataset": None},
+    ]
+    for changes in others:
         plain = {**recipe, "environment_options": None, "offline": {"steps": 0}, **changes}
         experiment = Experiment.from_recipe(parse_recipe(plain))
         assert gravity(experiment.agent.environments) == 10.0
@@ -227,4 +232,6 @@ def test_options_that_nothing_takes_are_refused(
 @pytest.mark.parametrize("name", [name for name in list_recipes() if "/antmaze-" in name])
 def test_shipped_antmaze_recipes_show_the_dip(name: str) -> None:
     evaluation = load_recipe(name).evaluation
-    assert (evaluation.online_every or evaluation.every) <= 20_000
+    every = evaluation.online_every or evaluation.every
+    assert every is not None
+    assert every <= 20_000

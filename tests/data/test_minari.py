@@ -95,7 +95,7 @@ def test_goal_observations_are_joined_as_the_environments_join_them() -> None:
 
 
 def test_environment_is_made_as_the_dataset_says() -> None:
-    made = {"g": 3.0, "max_episode_steps": 9}
+    made: dict[str, Any] = {"g": 3.0, "max_episode_steps": 9}
     record(gymnasium.make("Pendulum-v1", render_mode="rgb_array", **made), "test/light-v0")
     dataset = load_dataset("minari/test/light-v0")
     assert dataset.environment == "Pendulum-v1"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -214,11 +215,6 @@ def test_unmakeable_environments_are_explained(name: str, options: dict, message
     assert "\n" not in str(caught.value)
 
 
-class _Broken(gymnasium.Env):
-    def __init__(self, error: Exception):
-        raise error
-
-
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
@@ -231,7 +227,10 @@ class _Broken(gymnasium.Env):
 def test_environment_whose_own_code_fails_is_told_with_its_cause(
     monkeypatch: pytest.MonkeyPatch, error: Exception, cause: str | None
 ):
-    spec = gymnasium.envs.registration.EnvSpec("Broken-v0", entry_point=_Broken)
+    def broken(**options: Any) -> gymnasium.Env:
+        raise options["error"]
+
+    spec = gymnasium.envs.registration.EnvSpec("Broken-v0", entry_point=broken)
     monkeypatch.setitem(gymnasium.registry, "Broken-v0", spec)
     message = "^a sentence of its own" if cause is None else f"^Broken-v0 cannot be made: {cause}$"
     with pytest.raises(EnvError, match=message):
