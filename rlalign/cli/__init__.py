@@ -19,8 +19,8 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="rlalign",
-    help="Reinforcement learning from data, and preference alignment of language models: from a recipe "
-    "to a report.",
+    help="Reinforcement learning from data, and preference alignment of language models: from a "
+    "recipe to a report.",
     epilog="Example: rlalign train demo && rlalign report runs --out report",
     no_args_is_help=True,
     rich_markup_mode=None,
