@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 SEEDS = (0, 1, 2)
@@ -20,6 +20,7 @@ OFFLINE_DATASETS = (
 )
 PEER_DATASETS = OFFLINE_DATASETS[:2]
 LONGER_DATASETS = OFFLINE_DATASETS[2:]  # where IQL is still rising after 50,000 updates
+CONSTANT_RATE = "settings.actor_schedule=constant"
 ONLINE_TASKS = ("HalfCheetah-v5", "Hopper-v5")
 FINE_TUNED = "hopper-medium-replay-v0"
 PREFERENCE = ("dpo", "simpo", "hypo", "srpo")
@@ -120,6 +121,9 @@ def _offline(seed: int) -> Iterator[Piece]:
         for agent in ("iql", "awac", "td3_bc"):
             yield _offline_piece("offline", agent, dataset, seed)
     for dataset in PEER_DATASETS:
+        # d3rlpy's IQL keeps the actor's rate constant, where the paper's (ours) falls to zero.
+        constant = _offline_piece("offline", "iql", dataset, seed, CONSTANT_RATE)
+        yield replace(constant, name=f"iql-constant-{dataset}")
         for agent in ("iql", "td3_bc"):
             yield Piece("d3rlpy", "offline", f"d3rlpy-{agent}-{dataset}", seed, (agent, dataset))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rlalign.report.groups import Group, make_groups
@@ -75,12 +75,8 @@ tasks: [small-checks.md](small-checks.md).
 
 def peer_table(groups: Sequence[Group]) -> list[str]:
     """Return rows that set each peer beside our agent on the same task."""
-    ours = {(group.label, group.task): group for group in groups}
     rows = []
-    for group in groups:
-        mine = ours.get((PEERS.get(group.label, ""), group.task))
-        if mine is None:
-            continue
+    for mine, group in _pairs(groups):
         a, b = mine.final(), group.final()
         difference = a.mean - b.mean
         shown, verdict = number(difference), "one seed"
@@ -104,6 +100,14 @@ def peer_table(groups: Sequence[Group]) -> list[str]:
         *rows,
         "",
     ]
+
+
+def _pairs(groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
+    """Yield each group of ours with each peer's of the same task."""
+    for peer in groups:
+        for mine in groups:
+            if mine.runs[0].agent == PEERS.get(peer.runs[0].agent) and mine.task == peer.task:
+                yield mine, peer
 
 
 def missing(runs: Path) -> list[str]:
