@@ -20,6 +20,7 @@ from rlalign.trainers.head import add_head
 from rlalign.trainers.interruption import SaveOnSignal
 from rlalign.trainers.ledger import FiniteWatch, Ledger
 from rlalign.trainers.online import EVALUATION, OnlineSamples
+from rlalign.trainers.reference_cache import on_disk
 from rlalign.trainers.scoring import Scored, score
 from rlalign.trainers.settings import PreferenceConfig
 
@@ -110,9 +111,13 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
         return scored
 
     def reference_scores(self, inputs: dict[str, Tensor]) -> Scored:
-        """Score a batch's completions by the reference: its model, or the policy's adapter off."""
+        """Score a batch's completions by the reference: its model, or the policy's adapter off.
+
+        It computes in the policy's precision, so that both agree where their weights do.
+        """
         with (
             torch.no_grad(),
+            self.accelerator.autocast(),
             disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
         ):
             if self.ref_model is not None:
@@ -212,6 +217,8 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         if not self._prepares_reference:
             return dataset
+        if isinstance(dataset, Dataset):
+            dataset = on_disk(dataset, self.accelerator)
         return super()._precompute_ref_logps(dataset, name, batch_size)
 
     # Internals.

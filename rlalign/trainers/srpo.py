@@ -21,6 +21,7 @@ from rlalign.errors import DatasetError, SettingsError
 from rlalign.settings import require
 from rlalign.trainers.base import PreferenceTrainer
 from rlalign.trainers.losses import srpo_generative_loss, srpo_improvement_losses
+from rlalign.trainers.reference_cache import with_column
 from rlalign.trainers.revision import RevisionTemplate, revision_template
 from rlalign.trainers.scoring import Scored, score
 from rlalign.trainers.settings import DPO_ONLY, PreferenceConfig
@@ -202,14 +203,19 @@ class SRPOTrainer(PreferenceTrainer):
             raise SettingsError("precompute_ref_log_probs needs a dataset that is not streamed")
         if self.is_deepspeed_enabled:
             raise SettingsError("precompute_ref_log_probs is not supported under DeepSpeed")
-        loader = self.accelerator.prepare(
-            DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator)
-        )
-        known: list[list[float]] = []
-        for batch in loader:
-            sums = self._initial_scores(batch).sums.view(len(SEQUENCES), -1).T.contiguous()
-            known += self.accelerator.gather_for_metrics(sums).tolist()
-        return dataset.add_column("ref_logps", known)
+
+        def compute() -> list[list[float]]:
+            loader = self.accelerator.prepare(
+                DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator)
+            )
+            known: list[list[float]] = []
+            for batch in loader:
+                sums = self._initial_scores(batch).sums.view(len(SEQUENCES), -1).T.contiguous()
+                known += self.accelerator.gather_for_metrics(sums).tolist()
+            return known
+
+        reference = self._precompute_model_hash
+        return with_column(dataset, "ref_logps", reference, compute, self.accelerator)
 
     def _initial_scores(self, batch: dict[str, Tensor]) -> Scored:
         from accelerate.utils import is_peft_model

@@ -197,6 +197,42 @@ def test_reference_without_adapter_is_the_base_model(method: str, tmp_path: Path
         assert (trainer.policy_scores(trainer.model, batch).sums - expected).abs().max() > 0.1
 
 
+def test_first_loss_is_exact_in_half_precision(method: str, tmp_path: Path) -> None:
+    """Policy and reference compute alike, so nothing tells them apart before the first step."""
+    if method == "simpo":
+        pytest.skip("SimPO has no reference")
+    trainer = make(method, tmp_path, bf16=True, max_steps=1)
+    trainer.train()
+    (row,) = (row for row in trainer.state.log_history if "loss" in row)
+    if method != "srpo":
+        assert row["loss"] == pytest.approx(0.6931472, abs=1e-6)
+    assert row["rewards/margins"] == 0.0
+    assert row["rewards/accuracies"] == 0.0
+    assert row.get("online_kl", 0.0) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("counted", ["dpo", "srpo"])
+def test_reference_computed_beforehand_is_found_again(
+    counted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer_class, calls = TRAINERS[counted][1], []
+    name = "compute_ref_log_probs" if counted == "dpo" else "_initial_scores"
+    original = getattr(trainer_class, name)
+
+    def counting(*args: Any) -> Any:
+        calls.append(name)
+        return original(*args)
+
+    monkeypatch.setattr(trainer_class, name, counting)
+    first = make(counted, tmp_path, precompute_ref_log_probs=True)
+    assert len(calls) == 4
+    again = make(counted, tmp_path, precompute_ref_log_probs=True)
+    assert len(calls) == 4
+    assert again.train_dataset.to_list() == first.train_dataset.to_list()
+    make(counted, tmp_path, model=tiny.model(seed=1), precompute_ref_log_probs=True)
+    assert len(calls) > 4
+
+
 def test_streamed_dataset_gives_the_losses_of_the_same_rows(method: str, tmp_path: Path) -> None:
     rows = tiny.pairs().to_list()
 

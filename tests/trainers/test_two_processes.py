@@ -54,13 +54,27 @@ def train(method: str, folder: Path, processes: int, batch: int, **extra: Any) -
             *(sys.executable, *launcher, *count, str(program)),
             *(method, str(folder), str(batch), json.dumps(extra)),
         ],
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(root),
+            "OMP_NUM_THREADS": "1",
+            "HF_DATASETS_CACHE": str(folder / "datasets"),
+        },
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "rows.json").read_text())
+
+
+@pytest.mark.parametrize("method", ["dpo", "srpo"])
+def test_all_processes_find_the_reference_computed_beforehand(tmp_path: Path, method: str) -> None:
+    one = train(method, tmp_path / "one", 1, 8)
+    two = train(method, tmp_path / "two", 2, 4, precompute_ref_log_probs=True)
+    found, expected = ([row["rewards/margins"] for row in rows] for rows in (two, one))
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert found[-1] > 0.01
 
 
 @pytest.mark.parametrize("method", ["dpo", "simpo", "hypo", "srpo"])
