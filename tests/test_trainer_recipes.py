@@ -104,6 +104,7 @@ def test_training_section_is_held_to_the_config(override: str, expected: str) ->
         ("beta=3", "known keys are trainer, model, dataset"),
         ("peft.rank=3", "unknown key 'peft.rank'; known keys are r, alpha, dropout"),
         ("peft.dropout=2", "peft.dropout must be at most 1, got 2"),
+        ("peft.dropout=0.1", "peft.dropout, which needs training.disable_dropout=false"),
         ("data.invalid=skip", "data.invalid must be 'error' or 'drop', got 'skip'"),
         ("device=cuda", "device must be 'auto' or 'cpu', got 'cuda'"),
         ("agent=iql", "names both an agent and a trainer"),
@@ -114,6 +115,13 @@ def test_wrong_section_is_one_sentence(override: str, expected: str) -> None:
         load_any_recipe("simpo/tiny", [override])
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_adapters_dropout_acts_where_dropout_is_left_on() -> None:
+    changes = ("peft.dropout=0.1", "training.disable_dropout=false")
+    recipe = trainer_recipe("simpo/tiny", *changes)
+    assert recipe.peft is not None
+    assert recipe.peft.dropout == 0.1
 
 
 def test_streaming_needs_an_end() -> None:

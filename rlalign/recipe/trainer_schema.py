@@ -63,7 +63,9 @@ class Peft(Section):
 
     r: Positive = 16
     alpha: Positive = 32
-    dropout: Share = 0.05
+    dropout: Share = Field(
+        default=0.0, description="above 0 needs training.disable_dropout=false"
+    )
     target_modules: StrictStr | list[StrictStr] = "all-linear"
 
 
@@ -165,6 +167,9 @@ class TrainerRecipe(Section):
         for name, where in DECIDED_ELSEWHERE.items():
             if name in self.training:
                 raise ValueError(f"says training.{name}, which is decided by {where}")
+        if self.peft and self.peft.dropout and self.training.get("disable_dropout", True):
+            # TRL sets every dropout of the policy to 0, the adapter's as well.
+            raise ValueError("has peft.dropout, which needs training.disable_dropout=false")
         if self.data.streaming and not self.training.get("max_steps"):
             raise ValueError("has data.streaming, which needs training.max_steps: no end is known")
         if self.data.streaming and self.data.evaluation_share:

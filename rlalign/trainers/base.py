@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -20,6 +19,7 @@ from rlalign.trainers.head import add_head
 from rlalign.trainers.interruption import SaveOnSignal
 from rlalign.trainers.ledger import FiniteWatch, Ledger
 from rlalign.trainers.online import EVALUATION, OnlineSamples
+from rlalign.trainers.reference import copied_reference, is_peft, loading_no_reference
 from rlalign.trainers.reference_cache import on_disk
 from rlalign.trainers.scoring import Scored, score
 from rlalign.trainers.settings import PreferenceConfig
@@ -62,8 +62,8 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
         if ref_model is model:
             raise SettingsError("ref_model is the policy itself; leave it out to have a copy")
         if ref_model is None and not without_reference:
-            ref_model = self._copied_reference(model, args, kwargs.get("peft_config"))
-        with _loading_no_reference(args) if without_reference else contextlib.nullcontext():
+            ref_model = copied_reference(model, args, kwargs.get("peft_config"))
+        with loading_no_reference(args) if without_reference else contextlib.nullcontext():
             self._prepares_reference = not without_reference
             super().__init__(model, ref_model, args, **kwargs)
         self.precompute_ref_logps = args.precompute_ref_log_probs
@@ -226,7 +226,7 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
     def _add_heads(self) -> None:
         """Replace TRL's heads by ones that compute log-probabilities and nothing besides."""
         single = self.accelerator.num_processes == 1
-        policy = self.model.get_base_model() if _is_peft(self.model) else self.model
+        policy = self.model.get_base_model() if is_peft(self.model) else self.model
         add_head(policy, single_process=single)
         if self.ref_model is not None and single and not self.is_deepspeed_enabled:
             add_head(self.ref_model, single_process=single)
@@ -236,41 +236,8 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
 
     def _check_reference(self) -> None:
         samples = getattr(self.args, "samples_in_training", False)
-        if samples and self.ref_model is None and not _is_peft(self.model):
+        if samples and self.ref_model is None and not is_peft(self.model):
             raise SettingsError(
                 "sampling in training needs the reference at hand: set precompute_ref_log_probs "
                 "to false or train an adapter"
             )
-
-    @staticmethod
-    def _copied_reference(model: Any, args: Any, peft_config: Any) -> Any:
-        """Copy a policy that is an object, unless the reference comes from elsewhere.
-
-        TRL would load it anew by its name. An object may have none, or one whose files hold other
-        weights: a copy agrees with the policy for certain. Sharded parameters cannot be copied.
-        """
-        sharded = args.deepspeed_plugin is not None and args.deepspeed_plugin.zero_stage == 3
-        if isinstance(model, str) or _is_peft(model) or peft_config is not None or sharded:
-            return None
-        return None if args.precompute_ref_log_probs else copy.deepcopy(model)
-
-
-@contextlib.contextmanager
-def _loading_no_reference(args: Any) -> Iterator[None]:
-    """Let TRL's constructor believe that the reference was computed beforehand.
-
-    It then holds none. `_precompute_ref_logps` does nothing meanwhile. Under FSDP it still loads a
-    reference and drops it at the end of the constructor.
-    """
-    before = args.precompute_ref_log_probs
-    args.precompute_ref_log_probs = True
-    try:
-        yield
-    finally:
-        args.precompute_ref_log_probs = before
-
-
-def _is_peft(model: Any) -> bool:
-    from accelerate.utils import is_peft_model
-
-    return bool(is_peft_model(model))

@@ -53,9 +53,11 @@ def load_tokenizer(model: Model, path: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    source = path if model.tokenizer is None else model.tokenizer
+    source, revision = path, model.revision
+    if model.tokenizer is not None:
+        source, revision = model.tokenizer, None  # the revision is the model's, not another's
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=model.revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except UNLOADABLE as error:
         raise ModelError(f"{source}: the tokenizer cannot be loaded ({_reason(error)})") from None
     if tokenizer.eos_token is None:

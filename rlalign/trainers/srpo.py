@@ -21,6 +21,7 @@ from rlalign.errors import DatasetError, SettingsError
 from rlalign.settings import require
 from rlalign.trainers.base import PreferenceTrainer
 from rlalign.trainers.losses import srpo_generative_loss, srpo_improvement_losses
+from rlalign.trainers.reference import is_peft
 from rlalign.trainers.reference_cache import with_column
 from rlalign.trainers.revision import RevisionTemplate, revision_template
 from rlalign.trainers.scoring import Scored, score
@@ -51,6 +52,8 @@ class SRPOConfig(PreferenceConfig):
     unused: ClassVar[tuple[str, ...]] = (
         *DPO_ONLY,
         "label_smoothing",
+        "truncation_mode",  # long rows are left out
+        "pad_token",
         "sync_ref_model",
         "ref_model_mixup_alpha",
         "ref_model_sync_steps",
@@ -218,9 +221,7 @@ class SRPOTrainer(PreferenceTrainer):
         return with_column(dataset, "ref_logps", reference, compute, self.accelerator)
 
     def _initial_scores(self, batch: dict[str, Tensor]) -> Scored:
-        from accelerate.utils import is_peft_model
-
         with torch.no_grad(), self.accelerator.autocast():
-            if self.ref_model is not None or is_peft_model(self.model):
+            if self.ref_model is not None or is_peft(self.model):
                 return self.reference_scores(batch)
             return score(self.model, batch)  # before training the policy is the reference

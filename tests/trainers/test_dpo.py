@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import trl
+from transformers import AutoModelForCausalLM
 
 from rlalign.errors import SettingsError, TrainingError
 from rlalign.trainers import TRAINERS, DPOConfig, DPOTrainer
+from rlalign.trainers.reference import copied_reference, loaded_again
 from tests.trainers import tiny
 
 
@@ -69,6 +72,29 @@ def test_reference_is_a_copy_that_training_leaves_alone(tmp_path: Path) -> None:
     trained = trainer.model.state_dict()
     assert any((trained[name] - before[name]).abs().max() > 1e-4 for name in before)
     assert not any(parameter.requires_grad for parameter in trainer.ref_model.parameters())
+
+
+def test_reference_that_cannot_be_copied_is_read_from_the_policys_files(tmp_path: Path) -> None:
+    tiny.model().save_pretrained(tmp_path / "model")
+    policy = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.bfloat16)
+    reference = loaded_again(policy)
+    pairs = zip(policy.parameters(), reference.parameters(), strict=True)
+    assert all(torch.equal(p, q) and p is not q and p.dtype == q.dtype for p, q in pairs)
+    with pytest.raises(SettingsError, match=r"not loaded from files.*give ref_model"):
+        loaded_again(tiny.model())
+
+
+def test_sharded_reference_is_that_of_the_policys_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, asked = tiny.model(), {}
+    policy.config._name_or_path, policy.config._commit_hash = "owner/name", "0123abc"
+    monkeypatch.setattr(
+        type(policy), "from_pretrained", lambda name, **options: asked.update(options, name=name)
+    )
+    args = SimpleNamespace(
+        deepspeed_plugin=SimpleNamespace(zero_stage=3), precompute_ref_log_probs=False
+    )
+    copied_reference(policy, args, None)
+    assert (asked["name"], asked["revision"]) == ("owner/name", "0123abc")
 
 
 def test_reference_computed_beforehand_gives_the_same_losses(tmp_path: Path) -> None:

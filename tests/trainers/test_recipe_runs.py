@@ -160,7 +160,7 @@ def test_adapter_is_saved_alone_and_evaluated_on_its_base(
 ) -> None:
     prepare(
         tmp_path,
-        peft={"r": 2, "alpha": 4, "dropout": 0.0},
+        peft={"r": 2, "alpha": 4},
         data={"evaluation_share": 0.25},
     )
     assert cli.run(["train", "mine.yaml", "--out", "run"]) == 0

@@ -15,6 +15,9 @@ import torch
 
 pytest.importorskip("trl")
 
+from tokenizers.processors import TemplateProcessing
+from transformers import LlamaForSequenceClassification
+
 from rlalign.errors import ModelError
 from rlalign.recipe.trainer_schema import Judge as JudgeSettings
 from rlalign.textworld.pairs import preference_pairs
@@ -56,8 +59,6 @@ def test_function_that_fails_is_told() -> None:
 
 def save_reward_model(folder: Path, labels: int = 1) -> Path:
     """A tiny random reward model."""
-    from transformers import LlamaForSequenceClassification
-
     torch.manual_seed(0)
     config = tiny.FAMILIES["llama"]()
     config.num_labels = labels
@@ -73,6 +74,40 @@ def test_reward_model_scores_each_answer_alone(tmp_path: Path) -> None:
     alone = [reward([p], [a])[0] for p, a in zip(prompts, answers, strict=True)]
     assert together == pytest.approx(alone, abs=1e-5)
     assert together[0] != together[1]
+
+
+def test_reward_model_reads_each_special_token_once(tmp_path: Path) -> None:
+    """The chat template writes the tokenizer's own beginning-of-sequence token."""
+    folder = save_reward_model(tmp_path / "rm")
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = "<bos>" + tiny.TEMPLATE
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", tokenizer.bos_token_id)]
+    )
+    tokenizer.save_pretrained(folder)
+    assert tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    text = "<bos><user>abc<end><assistant>de<end>"
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    model = LlamaForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = model(ids).logits.item()
+    assert load_reward(str(folder))(["abc"], ["de"]) == pytest.approx([expected], abs=1e-5)
+
+
+def test_reward_model_hears_the_answer_to_a_long_prompt(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = save_reward_model(tmp_path / "rm")  # reads 128 tokens
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").unlink()
+    reward = load_reward(str(folder), device="cpu")
+    one, other, _ = reward(["a" * 300] * 2 + ["a"], ["bcd", "efg", "efg"])
+    assert one != other
+    assert reward(["b" * 9 + "a" * 300], ["bcd"]) == pytest.approx([one], abs=1e-5)
+    assert "2 of 3 prompts were cut at their beginning" in caplog.text
+    assert "128 tokens" in caplog.text
 
 
 def test_model_that_is_no_reward_model_is_told(tmp_path: Path) -> None:

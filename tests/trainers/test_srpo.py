@@ -344,6 +344,8 @@ def test_template_is_saved_with_model_and_checkpoints(tmp_path: Path, template: 
         ({"label_smoothing": 0.1}, "label_smoothing"),
         ({"f_divergence_type": "forward_kl"}, "f_divergence_type"),
         ({"sync_ref_model": True}, "sync_ref_model"),
+        ({"truncation_mode": "keep_end"}, "truncation_mode"),
+        ({"pad_token": "<unk>"}, "pad_token"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(

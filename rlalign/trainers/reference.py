@@ -1,0 +1,64 @@
+"""Where a trainer's reference model comes from."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from rlalign.errors import SettingsError
+
+
+def copied_reference(model: Any, args: Any, peft_config: Any) -> Any:
+    """Copy a policy that is an object; None where the reference comes from elsewhere.
+
+    TRL would load it anew by its name. An object may have none, or one whose files hold other
+    weights: a copy agrees with the policy for certain. Sharded parameters cannot be copied.
+    """
+    if isinstance(model, str) or is_peft(model) or peft_config is not None:
+        return None
+    if args.precompute_ref_log_probs:
+        return None
+    sharded = args.deepspeed_plugin is not None and args.deepspeed_plugin.zero_stage == 3
+    return loaded_again(model) if sharded else copy.deepcopy(model)
+
+
+def loaded_again(model: Any) -> Any:
+    """Load the files that a policy came from once more, at the commit it was loaded from.
+
+    TRL would take the newest commit. Raises SettingsError for a model that came from no files.
+    """
+    if not model.config._name_or_path:
+        raise SettingsError(
+            "the policy's parameters are sharded and it was not loaded from files, so there is no "
+            "reference to be had: give ref_model"
+        )
+    return type(model).from_pretrained(
+        model.config._name_or_path,
+        revision=getattr(model.config, "_commit_hash", None),
+        dtype=model.dtype,
+        attn_implementation=model.config._attn_implementation,
+    )
+
+
+@contextlib.contextmanager
+def loading_no_reference(args: Any) -> Iterator[None]:
+    """Let TRL's constructor believe that the reference was computed beforehand.
+
+    It then holds none. `_precompute_ref_logps` does nothing meanwhile. Under FSDP it still loads a
+    reference and drops it at the end of the constructor.
+    """
+    before = args.precompute_ref_log_probs
+    args.precompute_ref_log_probs = True
+    try:
+        yield
+    finally:
+        args.precompute_ref_log_probs = before
+
+
+def is_peft(model: Any) -> bool:
+    """Whether a model carries an adapter."""
+    from accelerate.utils import is_peft_model
+
+    return bool(is_peft_model(model))
