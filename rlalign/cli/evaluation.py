@@ -53,6 +53,13 @@ def evaluate(
             "--dataset", help="Language models: pairs. [default: the run's held-out ones]"
         ),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            help="Language models: of --dataset. [default: the recipe's evaluation_split or train]",
+        ),
+    ] = None,
     reward: Annotated[
         str | None,
         typer.Option("--reward", help="Language models: MODULE:FUNCTION, FILE.py:FUNCTION, model."),
@@ -81,7 +88,9 @@ def evaluate(
                 "its recipe names; leave --device out"
             )
         asked = {"prompts": prompts, "reward": reward, "revisions": revisions}
-        evaluate_run(run, checkpoint, dataset, asked, seed=seed, record=record, as_json=as_json)
+        evaluate_run(
+            run, checkpoint, dataset, split, asked, seed=seed, record=record, as_json=as_json
+        )
         return
     from rlalign.cli.policies import check_spaces, load
     from rlalign.data.d4rl import reference_of_environment

@@ -24,16 +24,22 @@ def describe(
     from rlalign.data.preferences.inspection import describe_preferences
     from rlalign.data.preferences.loading import Reading
 
-    tokenizer = None
+    tokenizer, ends = None, []
     if model is not None:
         from rlalign.recipe.trainer_schema import Model
+        from rlalign.trainers.generation import configured_ends
         from rlalign.trainers.models import load_tokenizer, model_path
 
-        tokenizer = load_tokenizer(Model(name=model), model_path(model))
+        path = model_path(model)
+        tokenizer, ends = load_tokenizer(Model(name=model), path), configured_ends(path)
     chat = tokenizer is not None and tokenizer.chat_template is not None
     reading = Reading(split=split, invalid="drop", drop_identical=False, as_messages=chat)
     facts = describe_preferences(
-        load_preferences(dataset, reading), tokenizer, max_length=max_length, sample=sample
+        load_preferences(dataset, reading),
+        tokenizer,
+        max_length=max_length,
+        sample=sample,
+        ends=ends,
     )
     typer.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _facts_text(facts))
 
@@ -42,6 +48,7 @@ def evaluate_run(
     directory: Path,
     checkpoint: str,
     dataset: str | None,
+    split: str | None,
     asked: Mapping[str, Any],
     *,
     seed: int,
@@ -64,6 +71,7 @@ def evaluate_run(
         recipe,
         checkpoint=checkpoint,
         dataset=dataset,
+        split=split,
         changes=changes,
         seed=seed,
         record=record,

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlalign.trainers.rows import Tokens, as_rows, end_tokens, until_end
+from rlalign.trainers.generation import complete, generating, sampling_settings
+from rlalign.trainers.rows import Tokens, as_rows, end_tokens
 from rlalign.trainers.scoring import score
 
 
@@ -22,19 +23,27 @@ class Voice:
         model: a causal language model with TRL's fused head.
         tokenizer: its tokenizer.
         adapter_off: speak as the model did before its adapter was trained.
+        autocast: compute in this type as training did; None is the weights' own.
     """
 
     model: Any
     tokenizer: Any
     adapter_off: bool = False
+    autocast: torch.dtype | None = None
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[Any]:
-        """The model in evaluation mode, without gradients."""
+        """The model in evaluation mode, without gradients, at its precision."""
         training = self.model.training
+        kind = self.model.device.type
+        precision = (
+            contextlib.nullcontext()
+            if self.autocast is None
+            else torch.autocast(kind, dtype=self.autocast)
+        )
         off = self.model.disable_adapter() if self.adapter_off else contextlib.nullcontext()
         try:
-            with torch.no_grad(), off:
+            with torch.no_grad(), precision, off:
                 self.model.eval()
                 yield self.model
         finally:
@@ -60,33 +69,17 @@ def draw(
         batch_size: prompts completed at once.
         seed: of the draws; the program's own random numbers stay as they are.
     """
-    from transformers import GenerationConfig
-
-    ends = end_tokens(voice.model, voice.tokenizer)
-    pad = voice.tokenizer.pad_token_id
-    generation = GenerationConfig(
-        do_sample=True,
-        temperature=temperature,
-        top_p=1.0,
-        top_k=0,
+    settings = sampling_settings(
         max_new_tokens=max_new_tokens,
-        eos_token_id=sorted(ends) or None,
-        pad_token_id=pad,
+        temperature=temperature,
+        ends=end_tokens(voice.model, voice.tokenizer),
+        pad=voice.tokenizer.pad_token_id,
     )
     completions: Tokens = []
-    with voice.resting() as model, torch.random.fork_rng(_devices(model)):
-        torch.manual_seed(seed)
+    with voice.resting() as model, generating(model, settings, model.device, seed):
         for start in range(0, len(prompts), batch_size):
             part = prompts[start : start + batch_size]
-            width = max(map(len, part))
-            ids = [[pad] * (width - len(prompt)) + prompt for prompt in part]
-            mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in part]
-            drawn = model.generate(
-                input_ids=torch.tensor(ids, device=model.device),
-                attention_mask=torch.tensor(mask, device=model.device),
-                generation_config=generation,
-            )
-            completions += [until_end(row, ends) for row in drawn[:, width:].tolist()]
+            completions += complete(model, part, settings, model.device)
     return completions
 
 
@@ -111,7 +104,3 @@ def log_probabilities(
 def texts_of(completions: Sequence[list[int]], tokenizer: Any) -> list[str]:
     """Completions as text, without special tokens and outer spaces."""
     return [text.strip() for text in tokenizer.batch_decode(completions, skip_special_tokens=True)]
-
-
-def _devices(model: Any) -> list[int]:
-    return [model.device.index or 0] if model.device.type == "cuda" else []

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rlalign.data.preferences.tokens import prompt_ids, tokenize_pair
+from rlalign.data.preferences.tokens import tokenize_pair
+from rlalign.trainers.context import choose_prompts, context_of, shown
 from rlalign.trainers.drawing import Voice, draw, log_probabilities, texts_of
 from rlalign.trainers.measures import (
     Figures,
@@ -29,7 +30,8 @@ class Plan:
     """How a policy is evaluated.
 
     Args:
-        prompts: how many prompts to sample for; 0 measures pairs alone.
+        prompts: how many prompts to sample for, those without room for an answer passed over; 0
+            measures pairs alone.
         temperature: of the samples. KL estimates say what they are called only at 1.
         max_new_tokens: length at most of a sample.
         batch_size: sequences at once.
@@ -75,12 +77,14 @@ def evaluate(policy: Voice, initial: Voice, rows: Any, plan: Plan) -> Evaluated:
         rows: a dataset with the columns prompt, chosen and rejected.
         plan: what to do.
     """
-    figures = _on_pairs(policy, initial, [_view(row, plan) for row in rows], plan)
-    chosen = list(_first_prompts(rows, plan.prompts))
-    if not chosen:
+    figures = _on_pairs(policy, initial, [shown(row, plan) for row in rows], plan)
+    if plan.prompts == 0:
         return Evaluated(figures)
-    asked = [row["prompt"] for row in chosen]
-    ids = [prompt_ids(_view(row, plan), policy.tokenizer) for row in chosen]
+    chosen = choose_prompts(rows, policy.tokenizer, plan, context_of(policy.model))
+    asked, ids = chosen.prompts, chosen.ids
+    figures |= {"prompts": float(len(asked)), "prompts_left_out": float(chosen.left_out)}
+    if not asked:
+        return Evaluated(figures)
     ours = _sample(policy, ids, plan, plan.seed)
     theirs = _sample(initial, ids, plan, plan.seed + 1)
     figures |= _kl(policy, initial, ids, ours, theirs, plan)
@@ -100,26 +104,22 @@ def evaluate(policy: Voice, initial: Voice, rows: Any, plan: Plan) -> Evaluated:
     return Evaluated(figures, samples[: plan.shown])
 
 
-def _view(row: Any, plan: Plan) -> dict[str, Any]:
-    """A row as the models are shown it."""
-    if not plan.templated or plan.template is None:
-        return dict(row)
-    return {**row, "prompt": plan.template.generate(row["prompt"])}
-
-
 def _on_pairs(policy: Voice, initial: Voice, rows: Any, plan: Plan) -> Figures:
     prompts: Tokens = []
     sides: tuple[Tokens, Tokens] = ([], [])
+    left_out = 0
     for row in rows:
         pair = tokenize_pair(row, policy.tokenizer)
         room = None if plan.max_length is None else plan.max_length - len(pair.prompt)
         if room is not None and room <= 0:
-            continue  # as in training: no completion is left
+            left_out += 1  # as in training: no completion is left
+            continue
         prompts.append(pair.prompt)
         for side, completion in zip(sides, (pair.chosen, pair.rejected), strict=True):
             side.append(completion[:room])
+    counts: Figures = {"pairs": float(len(prompts)), "pairs_left_out": float(left_out)}
     if not prompts:
-        return {"pairs": 0.0}
+        return counts
 
     def scored(voice: Voice) -> tuple[Any, Any]:
         first, second = (
@@ -129,17 +129,7 @@ def _on_pairs(policy: Voice, initial: Voice, rows: Any, plan: Plan) -> Figures:
 
     lengths = (_lengths(sides[0]), _lengths(sides[1]))
     found = pair_figures(policy=scored(policy), initial=scored(initial), lengths=lengths)
-    return {"pairs": float(len(prompts)), **found}
-
-
-def _first_prompts(rows: Any, count: int) -> Sequence[Any]:
-    """The first rows with different prompts."""
-    found: dict[str, Any] = {}
-    for row in rows:
-        if len(found) >= count:
-            break
-        found.setdefault(str(row["prompt"]), row)
-    return list(found.values())
+    return {**counts, **found}
 
 
 def _sample(voice: Voice, prompts: Tokens, plan: Plan, seed: int) -> Tokens:
@@ -182,7 +172,7 @@ def _compare(
     plan: Plan,
 ) -> Figures:
     """Win rates of the policy's samples against the initial model's, by reward and by judge."""
-    figures: Figures = {"prompts": float(len(asked))}
+    figures: Figures = {}
     if plan.reward is not None:
         ours, theirs = plan.reward(asked, texts), plan.reward(asked, others)
         figures |= {
@@ -211,17 +201,18 @@ def _revise(
     from rlalign.trainers.self_revision import self_revise
 
     assert plan.template is not None
-    history = self_revise(
-        policy.model,
-        policy.tokenizer,
-        asked,
-        template=plan.template,
-        revisions=plan.revisions,
-        max_new_tokens=plan.max_new_tokens,
-        temperature=plan.temperature,
-        batch_size=plan.batch_size,
-        seed=plan.seed,
-    )
+    with policy.resting() as model:
+        history = self_revise(
+            model,
+            policy.tokenizer,
+            asked,
+            template=plan.template,
+            revisions=plan.revisions,
+            max_new_tokens=plan.max_new_tokens,
+            temperature=plan.temperature,
+            batch_size=plan.batch_size,
+            seed=plan.seed,
+        )
     for sample, drafts in zip(samples, history, strict=True):
         sample["revisions"] = drafts
     figures: Figures = {}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from rlalign.atomic import write_atomic
 from rlalign.errors import CheckpointError, RlalignError
-from rlalign.trainers.drawing import Voice
 from rlalign.trainers.evaluation import Evaluated, Plan, evaluate
 
 if TYPE_CHECKING:
@@ -40,10 +39,11 @@ def evaluate_at_end(
     Returns the figures by dataset, under `final`.
     """
     from rlalign.trainers.models import model_path
+    from rlalign.trainers.voices import voices_of_trainer
 
     if not pairs.held_out:
         return {"final": {}}
-    policy, initial = _voices(recipe, trainer)
+    policy, initial = voices_of_trainer(recipe, trainer)
     template = getattr(trainer, "template", None)
     if template is None:
         template = _template(Path(model_path(recipe.model.name)))
@@ -81,6 +81,31 @@ def check_evaluation(recipe: TrainerRecipe, model_folder: str) -> None:
         load_reward(settings.reward)
     if settings.judge is not None:
         endpoint_judge(settings.judge)
+
+
+def check_prompts(
+    recipe: TrainerRecipe, model: Any, tokenizer: Any, pairs: Pairs, config: Any
+) -> None:
+    """Raise `RlalignError` when the evaluation at the end would find no prompt with room behind it.
+
+    Args:
+        recipe: says what to evaluate.
+        model: whose context has to do.
+        tokenizer: the model's.
+        pairs: the recipe's, loaded.
+        config: of the trainer.
+    """
+    from rlalign.trainers.context import check_room
+    from rlalign.trainers.models import model_path
+    from rlalign.trainers.revision import revision_template
+
+    named = getattr(config, "template", None)  # SRPO's
+    folder = Path(model_path(recipe.model.name))
+    template = _template(folder) if named is None else revision_template(named)
+    plan = make_plan(
+        recipe, max_length=config.max_length, template=template, reward=None, judge=None
+    )
+    check_room(pairs.held_out, model, tokenizer, plan)
 
 
 def _template(*folders: Path) -> RevisionTemplate | None:
@@ -130,6 +155,7 @@ def evaluate_run(
     *,
     checkpoint: str = "latest",
     dataset: str | None = None,
+    split: str | None = None,
     changes: Mapping[str, Any] | None = None,
     seed: int | None = None,
     record: bool = False,
@@ -142,6 +168,7 @@ def evaluate_run(
         checkpoint: "latest" is the trained model, or the newest checkpoint of a run that has not
             ended; else a checkpoint's name.
         dataset: preference pairs to evaluate on; by default the recipe's held-out ones.
+        split: of `dataset`; by default the recipe's `data.evaluation_split`, or train.
         changes: of fields of the recipe's `evaluation:` section.
         seed: of the samples; None as the run's.
         record: write figures and samples into the run directory, for its report.
@@ -152,13 +179,18 @@ def evaluate_run(
     from rlalign.data.preferences import load_preferences
     from rlalign.data.preferences.loading import Reading
     from rlalign.trainers.models import load_trained, model_path
-    from rlalign.trainers.preparation import load_pairs
+    from rlalign.trainers.preparation import held_out_split, load_pairs
+    from rlalign.trainers.voices import voices_of_model
 
+    if split is not None and dataset is None:
+        raise RlalignError(f"--split {split}: of which dataset? Add --dataset NAME or PATH")
     folder = trained_folder(run, checkpoint)
     model, tokenizer = load_trained(recipe.model, folder)
     if dataset is not None:
-        reading = Reading(as_messages=tokenizer.chat_template is not None)
-        held_out = {dataset: load_preferences(dataset, reading)}
+        split = split or held_out_split(dataset, recipe.data.evaluation_split)
+        reading = Reading(split=split, as_messages=tokenizer.chat_template is not None)
+        pairs = load_preferences(dataset, reading)
+        held_out = {pairs.name: pairs}  # which says the split
     else:
         held_out = load_pairs(recipe, tokenizer).held_out
     if not held_out:
@@ -173,7 +205,7 @@ def evaluate_run(
     )
     if seed is not None:
         plan = dataclasses.replace(plan, seed=seed)
-    policy, initial = _pair_of_voices(recipe, model, tokenizer)
+    policy, initial = voices_of_model(recipe, model, tokenizer)
     found = {name: evaluate(policy, initial, one.rows, plan) for name, one in held_out.items()}
     if record:
         for name, evaluated in found.items():
@@ -209,33 +241,3 @@ def write_samples(folder: Path, found: Mapping[str, Evaluated]) -> None:
     rows = [{"dataset": name, **sample} for name, one in found.items() for sample in one.samples]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_atomic(folder / SAMPLES, text.encode())
-
-
-def _voices(recipe: TrainerRecipe, trainer: Any) -> tuple[Voice, Voice]:
-    """Policy and initial model of a trainer that has just trained."""
-    model, tokenizer = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
-    if trainer.ref_model is not None and not trainer.args.sync_ref_model:
-        reference = trainer.accelerator.unwrap_model(trainer.ref_model)
-        return Voice(model, tokenizer), Voice(reference, tokenizer)
-    return _pair_of_voices(recipe, model, tokenizer, prepared=True)
-
-
-def _pair_of_voices(
-    recipe: TrainerRecipe, model: Any, tokenizer: Any, *, prepared: bool = False
-) -> tuple[Voice, Voice]:
-    """A model and what it was before: its adapter switched off, or its files loaded anew."""
-    import torch
-    from trl.trainer import add_fused_lm_head
-
-    from rlalign.trainers.models import load_model, model_path
-
-    adapter = hasattr(model, "disable_adapter")
-    if not prepared:
-        add_fused_lm_head(model.get_base_model() if adapter else model)
-        if recipe.device != "cpu" and torch.cuda.is_available():
-            model = model.cuda()
-    if adapter:
-        return Voice(model, tokenizer), Voice(model, tokenizer, adapter_off=True)
-    initial = load_model(recipe.model, model_path(recipe.model.name), tokenizer, adapter=False)
-    add_fused_lm_head(initial)
-    return Voice(model, tokenizer), Voice(initial.to(model.device), tokenizer)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlalign.data.preferences.loading import Preferences, Reading, load_preferences
 from rlalign.errors import DatasetError, ModelError
-from rlalign.trainers.models import context_length, load_model, load_tokenizer, model_path
+from rlalign.trainers.context import position_limit
+from rlalign.trainers.models import load_model, load_tokenizer, model_path
 
 if TYPE_CHECKING:
     from rlalign.recipe import TrainerRecipe
@@ -70,12 +72,21 @@ def load_pairs(recipe: TrainerRecipe, tokenizer: Any) -> Pairs:
     elif data.evaluation_share:
         train, held_out[VALIDATION] = _cut(train, data.evaluation_share, recipe.seed)
     for name, dataset in recipe.evaluation.more.items():
-        held_out[name] = load_preferences(dataset, reading("train", limit))
+        split = held_out_split(dataset, data.evaluation_split)
+        held_out[name] = load_preferences(dataset, reading(split, limit))
     for one in (train, *held_out.values()):
         _check_template(one, tokenizer)
         if data.max_prompt_length is not None:
             _drop_long_prompts(one, tokenizer, data.max_prompt_length)
     return Pairs(train, held_out)
+
+
+def held_out_split(dataset: str, split: str | None) -> str:
+    """The split to read of a held-out dataset that names none: the recipe's, where it can have one.
+
+    A file holds one split only, which is called train.
+    """
+    return "train" if split is None or Path(dataset).expanduser().is_file() else split
 
 
 def load_policy(recipe: TrainerRecipe, *, progress: bool) -> tuple[Any, Any]:
@@ -94,9 +105,8 @@ def check_length(model: Any, max_length: int | None) -> None:
 
     Rotary positions go on beyond what the model was trained for; learned ones end there.
     """
-    context = context_length(model)
-    learned = model.config.get_text_config().model_type in ("gpt2", "opt", "gpt_neo", "openai-gpt")
-    if learned and context is not None and (max_length is None or max_length > context):
+    context = position_limit(model)
+    if context is not None and (max_length is None or max_length > context):
         raise ModelError(
             f"training.max_length is {max_length}, but the model has positions for {context} "
             f"tokens only; set training.max_length={context}"

@@ -79,6 +79,10 @@ def build_config(
             raise RecipeError(f"{source}: evaluation.early_stopping needs an evaluation_dataset")
         values.setdefault("load_best_model_at_end", True)
         values.setdefault("metric_for_best_model", "eval_loss")
+        # A resumed run has waited as long as it had when it was cut.
+        values.setdefault("restore_callback_states_from_checkpoint", True)
+    # Else transformers names model card and repository after the folder of checkpoints.
+    values.setdefault("hub_model_id", directory.resolve().name)
     no_gpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
     try:
         return _classes(recipe, source)[0](

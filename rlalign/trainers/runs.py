@@ -115,7 +115,7 @@ def _recipe(run: RunDirectory) -> TrainerRecipe:
 def _prepare(recipe: TrainerRecipe, directory: Path, *, progress: bool) -> _Parts:
     import torch
 
-    from rlalign.trainers.final_evaluation import check_evaluation
+    from rlalign.trainers.final_evaluation import check_evaluation, check_prompts
     from rlalign.trainers.models import TEXTWORLD, load_model, load_tokenizer, model_path
     from rlalign.trainers.preparation import check_length, describe, load_pairs
     from rlalign.trainers.recipe_config import build_config, check_training, defaults_of_model
@@ -137,6 +137,7 @@ def _prepare(recipe: TrainerRecipe, directory: Path, *, progress: bool) -> _Part
     )
     model = load_model(recipe.model, path, tokenizer, adapter=recipe.peft is not None)
     check_length(model, config.max_length)
+    check_prompts(recipe, model, tokenizer, pairs, config)
     return _Parts(recipe, directory, config, model, tokenizer, pairs, describe(pairs))
 
 

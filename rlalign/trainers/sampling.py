@@ -7,13 +7,12 @@ settings say: what they estimate are expectations under the policy itself.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 
 from rlalign.errors import MissingPackageError
+from rlalign.trainers.generation import complete, generating, sampling_settings
 from rlalign.trainers.rows import Tokens, until_end
 
 
@@ -54,33 +53,21 @@ class TransformersSampler:
         batch_size: int | None,
         checkpointing: dict[str, Any] | None,
     ) -> None:
-        from transformers import GenerationConfig
         from trl.distributed import DistributedBackend
 
         self.accelerator = accelerator
-        self.ends = ends
         self.batch_size = batch_size
         self.checkpointing = checkpointing
-        self.pad = tokenizer.pad_token_id
         self._backend = DistributedBackend(accelerator)
-        # A fresh configuration: models bring temperatures and top-p of their own.
-        self._generation = GenerationConfig(
-            do_sample=True,
-            temperature=1.0,
-            top_p=1.0,
-            top_k=0,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=sorted(ends) or None,
-            pad_token_id=self.pad,
-            use_cache=True,
-            # Spoilt weights then show in the loss, which names the step, not in `multinomial`.
-            remove_invalid_values=True,
+        self._settings = sampling_settings(
+            max_new_tokens=max_new_tokens, temperature=1.0, ends=ends, pad=tokenizer.pad_token_id
         )
 
     def draw(self, model: Any, prompts: Tokens, *, seed: int, step: int) -> Tokens:
         """See `Sampler.draw`."""
         from trl.models.utils import unwrap_model_for_generation
 
+        device = self.accelerator.device
         size = self.batch_size or len(prompts)
         completions: Tokens = []
         with (
@@ -89,49 +76,13 @@ class TransformersSampler:
             ) as unwrapped,
             torch.no_grad(),
             self._backend.summon_full_params(model, recurse=False),
-            _drawing(unwrapped, self._generation, self.accelerator.device, seed),
+            generating(unwrapped, self._settings, device, seed),
+            self.accelerator.autocast(),
         ):
             for start in range(0, len(prompts), size):
-                completions += self._complete(unwrapped, prompts[start : start + size])
+                part = prompts[start : start + size]
+                completions += complete(unwrapped, part, self._settings, device)
         return completions
-
-    def _complete(self, model: Any, prompts: Tokens) -> Tokens:
-        longest = max(len(prompt) for prompt in prompts)
-        ids = [[self.pad] * (longest - len(prompt)) + prompt for prompt in prompts]
-        mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        device = self.accelerator.device
-        # A mixture's balancing loss fits the tokens of training, not one step with a cache.
-        routed = hasattr(model.config.get_text_config(), "output_router_logits")
-        with self.accelerator.autocast():
-            drawn = model.generate(
-                input_ids=torch.tensor(ids, device=device),
-                attention_mask=torch.tensor(mask, device=device),
-                generation_config=self._generation,
-                **({"output_router_logits": False} if routed else {}),
-            )
-        return [until_end(row, self.ends) for row in drawn[:, longest:].tolist()]
-
-
-@contextmanager
-def _drawing(model: Any, generation: Any, device: torch.device, seed: int) -> Iterator[None]:
-    """Evaluation mode, `generation` for every setting, and random numbers of one's own."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    before = [
-        (module, module.generation_config) for module in {id(m): m for m in (model, base)}.values()
-    ]
-    training = model.training
-    devices = [device.index or 0] if device.type == "cuda" else []
-    try:
-        model.eval()
-        for module, _ in before:
-            module.generation_config = generation
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        for module, configuration in before:
-            module.generation_config = configuration
-        model.train(training)
 
 
 class VLLMSampler:
