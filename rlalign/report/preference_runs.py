@@ -79,7 +79,11 @@ class PreferenceGroup:
     def curve(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Steps [points] and values [seeds, points] of a figure while training."""
         curves = [
-            {int(row["step"]): float(row[name]) for row in run.validation if row.get(name)}
+            {
+                int(row["step"]): float(row[name])
+                for row in run.validation
+                if row.get(name) is not None
+            }
             for run in self.runs
         ]
         common = sorted(set(curves[0]).intersection(*curves[1:]))

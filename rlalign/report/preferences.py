@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +10,16 @@ from typing import Any
 
 from rlalign.errors import CheckpointError, RlalignError
 from rlalign.report.curves import COLOURS, DPI, LINES
+from rlalign.report.preference_pages import markdown, page
 from rlalign.report.preference_runs import (
     PreferenceGroup,
     PreferenceRun,
     preference_groups,
     read_preference_run,
 )
-from rlalign.report.render import html_page, html_table, markdown_table
 from rlalign.report.statistics import Estimate, band
 from rlalign.report.tables import Table
 
-EXPLANATION = (
-    "Figures are means over seeds ± one standard error, on held-out pairs and on samples for their "
-    "prompts. Accuracy and margin: of the log-ratio to the initial model, in nats; accuracy per "
-    "token: of the average log-probability. Win rate: the policy's sample has the higher reward "
-    "than the initial model's, ties half. Reverse KL is estimated on the policy's samples, forward "
-    "KL on the initial model's, in nats a completion. Length is in tokens; distinct-2 is the share "
-    "of different pairs of words."
-)
 # Columns of the main table: heading, figure, digits.
 COLUMNS = (
     ("accuracy", "accuracy", 3),
@@ -71,16 +61,17 @@ def make_preference_report(
     for group in groups:
         tasks.setdefault(group.task, []).append(group)
     tables = {task: _tables(members) for task, members in tasks.items()}
-    pictures = {
-        f"curves-{number}.png": _draw(members)
-        for number, members in enumerate(tasks.values(), start=1)
-        if any(len(group.curve("loss")[0]) for group in members)
+    # Not every task was evaluated while training.
+    curves = {
+        task: (f"curves-{number}.png", _draw(members))
+        for number, (task, members) in enumerate(tasks.items(), start=1)
+        if any(len(group.curve(name)[0]) for group in members for name, _ in _CURVES)
     }
     return PreferenceReport(
-        html=_page(title, notes, tasks, tables, pictures),
-        markdown=_markdown(title, notes, tables, pictures),
+        html=page(title, notes, tasks, tables, curves),
+        markdown=markdown(title, notes, tables, curves),
         results={"notes": notes, "groups": [group.to_dict() for group in groups]},
-        pictures=pictures,
+        pictures=dict(curves.values()),
         summary="\n".join(
             [*(_plain(t) for ts in tables.values() for t in ts), *(f"note: {n}" for n in notes)]
         ),
@@ -210,84 +201,6 @@ def _draw(groups: Sequence[PreferenceGroup]) -> bytes:
     buffer = io.BytesIO()
     canvas.print_png(buffer, metadata={"Software": "rlalign"})
     return buffer.getvalue()
-
-
-def _page(
-    title: str,
-    notes: Sequence[str],
-    tasks: dict[str, list[PreferenceGroup]],
-    tables: dict[str, list[Table]],
-    pictures: dict[str, bytes],
-) -> str:
-    import base64
-
-    heading = html.escape(title)
-    body = [f"<h1>{heading}</h1>", f'<p class="soft">{html.escape(EXPLANATION)}</p>']
-    if notes:
-        items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-        body.append(f'<div class="notes">Not everything is in this report:<ul>{items}</ul></div>')
-    drawn = dict(zip(tasks, pictures.values(), strict=False))
-    for task, groups in tasks.items():
-        body.append(f"<section><h2>{html.escape(task)}</h2>")
-        if task in drawn:
-            data = base64.b64encode(drawn[task]).decode()
-            body.append(
-                f'<figure><img alt="Curves of {html.escape(task)}" '
-                f'src="data:image/png;base64,{data}"></figure>'
-            )
-        body += [html_table(table) for table in tables[task]]
-        body += [_samples(group.label, group.runs[0]) for group in groups if group.runs[0].samples]
-        body.append("</section>")
-    return html_page(heading, body)
-
-
-def _samples(label: str, run: PreferenceRun) -> str:
-    """Samples of the initial model and the policy side by side."""
-    revised = any(sample.get("revisions") for sample in run.samples)
-    columns = ["dataset", "prompt", "initial model", label, *(["last revision"] if revised else [])]
-    rows = []
-    for sample in run.samples:
-        prompt = sample["prompt"]
-        cells = [
-            str(sample.get("dataset", "")),
-            prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, indent=1),
-            _with_reward(sample, "initial"),
-            _with_reward(sample, "policy"),
-        ]
-        if revised:
-            cells.append((sample.get("revisions") or [""])[-1])
-        rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
-    return (
-        f"<details><summary>Samples: {html.escape(label)}, seed {run.seed}</summary>"
-        f'<div class="scroll"><table class="samples"><thead><tr>{head}</tr></thead><tbody>'
-        + "\n".join(rows)
-        + "</tbody></table></div></details>"
-    )
-
-
-def _with_reward(sample: dict[str, Any], who: str) -> str:
-    reward = sample.get(f"{who}_reward")
-    return str(sample[who]) + ("" if reward is None else f"\n(reward {reward:.2f})")
-
-
-def _markdown(
-    title: str,
-    notes: Sequence[str],
-    tables: dict[str, list[Table]],
-    pictures: dict[str, bytes],
-) -> str:
-    parts = [f"# {title}", EXPLANATION]
-    if notes:
-        parts.append(
-            "**Not everything is in this report:**\n\n" + "\n".join(f"- {n}" for n in notes)
-        )
-    for task, name in zip(tables, [*pictures, *[""] * len(tables)], strict=False):
-        parts.append(f"## {task}")
-        if name:
-            parts.append(f"![Curves of {task}]({name})")
-        parts += [markdown_table(table) for table in tables[task]]
-    return "\n\n".join(parts) + "\n"
 
 
 def _plain(table: Table) -> str:
