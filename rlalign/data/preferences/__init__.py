@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from rlalign.data.preferences.loading import is_preference_name, load_preferences
+from rlalign.data.preferences.messages import chat_arguments
 
-__all__ = ["is_preference_name", "load_preferences"]
+__all__ = ["chat_arguments", "is_preference_name", "load_preferences"]

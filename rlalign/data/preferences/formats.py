@@ -11,15 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rlalign.data.preferences.messages import Message, plain_messages, short, template_columns
 from rlalign.errors import DatasetError
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _ROLES = {HUMAN: "user", ASSISTANT: "assistant"}
-Message = dict[str, Any]
 Text = str | list[Message]
 Kind = Literal["explicit", "implicit", "transcript"]
-# Columns that TRL hands on to the chat template; all others are left out.
-TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,8 @@ def standard_row(
 ) -> dict[str, Any] | None:
     """A row with explicit prompt, `chosen` and `rejected`, checked.
 
+    `tools` and `chat_template_kwargs` stay where a row has them; all other columns are left out.
+
     Args:
         row: as the dataset has it.
         form: of the dataset.
@@ -108,8 +108,8 @@ def standard_row(
     # Messages are stripped, which may have made them the same.
     if drop_identical and texts["chosen"] == texts["rejected"]:
         return None
-    extra = {name: row[name] for name in TEMPLATE_COLUMNS if row.get(name) is not None}
-    return {**{name: texts[name] for name in ("prompt", "chosen", "rejected")}, **extra}
+    parts = {name: texts[name] for name in ("prompt", "chosen", "rejected")}
+    return {**parts, **template_columns(row, where)}
 
 
 def _checked(value: Any, name: str, form: Format, where: str) -> Text:
@@ -121,9 +121,9 @@ def _checked(value: Any, name: str, form: Format, where: str) -> Text:
         return value
     if not isinstance(value, list) or not all(_is_message(one) for one in value):
         raise DatasetError(
-            f"{where}: {name} must be a list of {{role, content}} messages, got {_short(value)}"
+            f"{where}: {name} must be a list of {{role, content}} messages, got {short(value)}"
         )
-    return [{key: item for key, item in one.items() if item is not None} for one in value]
+    return plain_messages(value, f"{where}: {name}")
 
 
 def _is_message(value: Any) -> bool:
@@ -189,8 +189,3 @@ def _as_messages(texts: Mapping[str, Text]) -> dict[str, Text]:
     for name in ("chosen", "rejected"):
         result[name] = [{"role": "assistant", "content": str(texts[name]).strip()}]
     return result
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

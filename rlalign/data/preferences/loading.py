@@ -8,14 +8,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rlalign.data.preferences.files import SUFFIXES, data_file, read_rows
 from rlalign.data.preferences.formats import Format, recognise, standard_row
+from rlalign.data.preferences.tables import as_stream, as_table
 from rlalign.errors import DatasetError, DownloadError, MissingPackageError
-
-if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
 
 TEXTWORLD = "textworld"
 Rows = Callable[[], Iterator[Mapping[str, Any]]]
@@ -104,11 +102,11 @@ def load_preferences(name: str, reading: Reading = Reading()) -> Preferences:
         return _standard(rows(), form, source, reading, left_out)
 
     if reading.streaming:
-        return Preferences(source, _streamed(pairs), form)
+        return Preferences(source, as_stream(pairs), form)
     table = list(pairs())
     if not table:
         raise DatasetError(f"{source}: no pair is left ({_counts(left_out)})")
-    return Preferences(source, _table(table), form, _fingerprint(table), left_out)
+    return Preferences(source, as_table(table, source), form, _fingerprint(table), left_out)
 
 
 def _standard(
@@ -189,22 +187,6 @@ def _from_hub(name: str, reading: Reading) -> Iterable[Mapping[str, Any]]:
 def _reason(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].removesuffix(".")
-
-
-def _table(rows: list[dict[str, Any]]) -> Dataset:
-    import datasets
-    import pyarrow
-
-    try:
-        return datasets.Dataset.from_list(rows)
-    except pyarrow.ArrowException as error:
-        raise DatasetError(f"rows are not alike: {_reason(error)}") from None
-
-
-def _streamed(pairs: Callable[[], Iterator[dict[str, Any]]]) -> IterableDataset:
-    import datasets
-
-    return datasets.IterableDataset.from_generator(pairs)
 
 
 def _fingerprint(rows: list[dict[str, Any]]) -> str:

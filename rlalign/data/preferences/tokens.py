@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from rlalign.data.preferences.messages import chat_arguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,14 +78,12 @@ def _chat(
     tokenizer: PreTrainedTokenizerBase,
     **options: Any,
 ) -> list[int]:
-    tools = row.get("tools")
     ids = tokenizer.apply_chat_template(
         messages,
-        tools=json.loads(tools) if isinstance(tools, str) else tools,
         tokenize=True,
         return_dict=True,
         **options,
-        **(row.get("chat_template_kwargs") or {}),
+        **chat_arguments(row),
     )["input_ids"]
     return list(ids)
 
