@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rlalign.atomic import write_json
-from rlalign.errors import CheckpointError, SettingsError
+from rlalign.data.preferences.messages import plain_messages, short
+from rlalign.errors import CheckpointError, DatasetError, SettingsError
 from rlalign.settings import require
 
 FILE = "revision_template.json"
@@ -51,13 +52,18 @@ class RevisionTemplate:
         require(framed, "revision", self.revision, f"with the block {block!r}")
 
     def generate(self, prompt: Prompt) -> Prompt:
-        """Return the plain view of a prompt: text for text, messages for messages."""
+        """Return the plain view of a prompt: text for text, messages for messages.
+
+        Raises `DatasetError` for messages with content that is neither text nor parts of text.
+        """
         return self._in_user_turn(prompt, lambda text: self._fill(self.generation, prompt=text))
 
     def revise(self, prompt: Prompt, draft: str | list[dict[str, Any]]) -> Prompt:
-        """Return the view of a prompt that shows `draft`: a text, or messages of the assistant."""
-        words = draft if isinstance(draft, str) else "\n".join(turn["content"] for turn in draft)
-        inert = self._broken(words.strip())
+        """Return the view of a prompt that shows `draft`: a text, or messages of the assistant.
+
+        Raises `DatasetError` for messages that call tools, and for content as `generate` does.
+        """
+        inert = self._broken(_words(draft).strip())
         return self._in_user_turn(
             prompt, lambda text: self._fill(self.revision, prompt=text, draft=inert)
         )
@@ -90,11 +96,11 @@ class RevisionTemplate:
     def _in_user_turn(self, prompt: Prompt, change: Any) -> Prompt:
         if isinstance(prompt, str):
             return str(change(self._without_cue(prompt)))
-        turns = [dict(turn) for turn in prompt]
+        turns = plain_messages(prompt, "a prompt")
         users = [turn for turn in turns if turn["role"] == "user"]
         if not users:
             raise SettingsError("a conversation without a user turn has no place for a draft")
-        users[-1]["content"] = change(self._without_cue(users[-1]["content"]))
+        users[-1]["content"] = change(self._without_cue(users[-1]["content"] or ""))
         return turns
 
     def _without_cue(self, text: str) -> str:
@@ -111,6 +117,18 @@ class RevisionTemplate:
     def _fill(view: str, **values: str) -> str:
         # In one pass, so that "{draft}" in a prompt stays what it is.
         return re.sub(r"\{(prompt|draft)\}", lambda found: values[found[1]], view)
+
+
+def _words(draft: str | list[dict[str, Any]]) -> str:
+    if isinstance(draft, str):
+        return draft
+    for turn in draft:
+        if turn.get("tool_calls"):
+            raise DatasetError(
+                f"a draft calls tools ({short(turn['tool_calls'])}), and only text can be shown to "
+                "be revised; leave such pairs out"
+            )
+    return "\n".join(turn["content"] or "" for turn in plain_messages(draft, "a draft"))
 
 
 CHAT = RevisionTemplate(

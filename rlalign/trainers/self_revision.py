@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ def self_revise(
     temperature: float = 0.0,
     batch_size: int = 16,
     seed: int = 0,
+    chat: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[list[str]]:
     """Answer prompts, then revise each answer `revisions` times (arXiv 2406.01660).
 
@@ -40,23 +41,28 @@ def self_revise(
             then not revised again.
         batch_size: prompts answered at once.
         seed: of the sampling; the program's own random numbers stay as they are.
+        chat: for each prompt, what else the chat template is given, such as
+            ``{"tools": [...]}``; `rlalign.data.preferences.chat_arguments` reads it off a row.
 
     Returns:
         For each prompt the texts y_0 to y_N; the answer is the last.
     """
     require(revisions >= 0, "revisions", revisions, "at least 0")
     require(temperature >= 0, "temperature", temperature, "at least 0")
+    options = chat if chat is not None else [{}] * len(prompts)
+    require(len(options) == len(prompts), "chat", len(options), f"one for each of {len(prompts)}")
     writer = _Writer(model, tokenizer, max_new_tokens, temperature, batch_size)
     with torch.random.fork_rng(_devices(model)):
         torch.manual_seed(seed)
-        drafts = writer.write([template.generate(prompt) for prompt in prompts])
+        drafts = writer.write([template.generate(prompt) for prompt in prompts], options)
         history = [[draft] for draft in drafts]
         for _ in range(revisions):
             # Decoding is a function of the prompt when greedy: what stayed once, stays.
             settled = [temperature == 0 and len(h) > 1 and h[-1] == h[-2] for h in history]
             todo = [i for i, done in enumerate(settled) if not done]
             shown = [template.revise(prompts[i], history[i][-1]) for i in todo]
-            revised = dict(zip(todo, writer.write(shown), strict=True))
+            written = writer.write(shown, [options[i] for i in todo])
+            revised = dict(zip(todo, written, strict=True))
             for i, answers in enumerate(history):
                 answers.append(revised.get(i, answers[-1]))
     return history
@@ -81,10 +87,13 @@ class _Writer:
             **sampling,
         )
 
-    def write(self, views: Sequence[Prompt]) -> list[str]:
+    def write(self, views: Sequence[Prompt], chat: Sequence[Mapping[str, Any]]) -> list[str]:
         if not views:
             return []
-        ids = [encode_prompt(self.tokenizer, view) for view in views]
+        ids = [
+            encode_prompt(self.tokenizer, view, **options)
+            for view, options in zip(views, chat, strict=True)
+        ]
         answers: Tokens = []
         training, before = self.model.training, self.model.generation_config
         self.model.eval()

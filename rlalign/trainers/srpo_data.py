@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from trl.data_utils import common_prefix_length
 
+from rlalign.data.preferences.messages import chat_arguments, plain_messages, short
+from rlalign.errors import DatasetError
 from rlalign.trainers.revision import RevisionTemplate, encode_prompt
 from rlalign.trainers.rows import as_rows
 
@@ -42,10 +44,19 @@ class EncodePair:
     template: RevisionTemplate
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, list[int]]:
-        """Return the columns named in `COLUMNS`."""
-        chat = dict(row.get("chat_template_kwargs") or {})
-        if row.get("tools") is not None:
-            chat["tools"] = row["tools"]
+        """Return the columns named in `COLUMNS`.
+
+        Raises `DatasetError` for content that is not text, and for a draft that calls tools.
+        """
+        try:
+            return self._encoded(row)
+        except DatasetError as error:
+            raise DatasetError(
+                f"{error} (in the pair of the prompt {short(row['prompt'])})"
+            ) from None
+
+    def _encoded(self, row: Mapping[str, Any]) -> dict[str, list[int]]:
+        chat = chat_arguments(row)
         prompt = row["prompt"]
         plain = self.template.generate(prompt)
         encoded = {
@@ -72,7 +83,10 @@ class EncodePair:
             text = completion if completion.endswith(end) else completion + end
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         whole = self.tokenizer.apply_chat_template(
-            prompt + completion, tokenize=True, return_dict=True, **chat
+            prompt + plain_messages(completion, "a completion"),
+            tokenize=True,
+            return_dict=True,
+            **chat,
         )["input_ids"]
         before = encode_prompt(self.tokenizer, prompt, **chat)
         return list(whole[common_prefix_length(before, list(whole)) :])
