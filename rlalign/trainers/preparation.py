@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlalign.data.preferences.loading import Preferences, Reading, load_preferences
+from rlalign.data.preferences.splitting import split_by_prompt
 from rlalign.errors import DatasetError, ModelError
 from rlalign.trainers.context import position_limit
 from rlalign.trainers.models import load_model, load_tokenizer, model_path
@@ -70,7 +71,10 @@ def load_pairs(recipe: TrainerRecipe, tokenizer: Any) -> Pairs:
             recipe.dataset, reading(data.evaluation_split, limit)
         )
     elif data.evaluation_share:
-        train, held_out[VALIDATION] = _cut(train, data.evaluation_share, recipe.seed)
+        train, held = split_by_prompt(train, data.evaluation_share, recipe.seed)
+        if limit is not None:
+            held.rows = held.rows.select(range(min(limit, len(held.rows))))
+        held_out[VALIDATION] = held
     for name, dataset in recipe.evaluation.more.items():
         split = held_out_split(dataset, data.evaluation_split)
         held_out[name] = load_preferences(dataset, reading(split, limit))
@@ -144,19 +148,6 @@ def _facts(one: Preferences) -> dict[str, Any]:
         "pairs": len(one.rows) if one.fingerprint is not None else None,
         "left_out": one.left_out,
     }
-
-
-def _cut(pairs: Preferences, share: float, seed: int) -> tuple[Preferences, Preferences]:
-    held = round(len(pairs.rows) * share)
-    if not 0 < held < len(pairs.rows):
-        raise DatasetError(
-            f"{pairs.name}: data.evaluation_share={share:g} of {len(pairs.rows)} pairs leaves "
-            f"{held} to hold out; at least one has to be on each side"
-        )
-    cut = pairs.rows.train_test_split(test_size=held, seed=seed)
-    name = f"{share:g} of {pairs.name}"
-    rest = Preferences(pairs.name, cut["train"], pairs.form, pairs.fingerprint, pairs.left_out)
-    return rest, Preferences(name, cut["test"], pairs.form, pairs.fingerprint, {})
 
 
 def _check_template(pairs: Preferences, tokenizer: Any) -> None:
