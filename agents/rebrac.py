@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor, nn
 
-from rlalign.agent import Prefixed, Spec
+from rlalign.agent import Spec
+from rlalign.agents.penalty_decay import PenaltyDecay
 from rlalign.agents.td3 import TD3, TD3Settings
 from rlalign.layout import Batch
 from rlalign.learner import Metrics, Networks
@@ -59,7 +60,7 @@ class ReBRACSettings(TD3Settings):
         require(updates >= 1, "online_penalty_updates", updates, "at least 1")
 
 
-class ReBRAC(TD3):
+class ReBRAC(PenaltyDecay, TD3):
     """Behaviour-regularised TD3 for offline learning and for going on online.
 
     Online the critic's penalty ends and the actor's falls. Both penalties are sums over action
@@ -70,7 +71,6 @@ class ReBRAC(TD3):
     settings_type = ReBRACSettings
     settings: ReBRACSettings
     online_defaults = OnlineSettings(replay="mixture")
-    _online_since = 0  # what the critic optimiser had counted when interaction began
 
     def networks(self, spec: Spec) -> Mapping[str, nn.Module]:
         hidden = self.settings.hidden
@@ -124,11 +124,7 @@ class ReBRAC(TD3):
     def penalty_weight(self) -> float | Tensor:
         """beta_1; online it falls linearly with the critic optimiser's count of updates."""
         s = self.settings
-        if not self.online:
-            return s.actor_penalty
-        updates = self.learner.optimizers["critic"].steps - self._online_since
-        left = 1.0 - (1.0 - s.online_penalty) * updates / s.online_penalty_updates
-        return s.actor_penalty * left.clamp(s.online_penalty, 1.0)
+        return s.actor_penalty * self.left_online(s.online_penalty, s.online_penalty_updates)
 
     def actor_loss(self, nets: Networks, batch: Batch) -> tuple[Tensor, Metrics]:
         """mean (beta_1 |pi(s) - a|^2 - lambda min_i Q_i(s, pi(s))), lambda = 1 / mean |min Q|.
@@ -142,18 +138,3 @@ class ReBRAC(TD3):
         if self.settings.normalize_critic:
             objective = objective / value.detach().abs().mean()
         return self.penalty_weight * penalty - objective, {"penalty": penalty}
-
-    # The phase.
-
-    def begin_online(self) -> None:
-        if not self.online:
-            self._online_since = int(self.learner.optimizers["critic"].steps)
-        super().begin_online()
-
-    def state_dict(self) -> Prefixed:
-        tensors, state = super().state_dict()
-        return tensors, {**state, "online_since": self._online_since}
-
-    def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        super().load_state_dict(tensors, state)
-        self._online_since = int(state["online_since"])

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from rlalign.errors import SettingsError
 from tests.agents.naive import Naive, agree, double
-from tests.agents.tiny import batch_of, disturb, gradients, make, metrics_of, value_of
+from tests.agents.tiny import batch_of, disturb, gradients, make, metrics_of, replay_of, value_of
 
 
 def disturbed(name: str = "td3_bc", **settings: Any) -> Any:
@@ -119,3 +121,38 @@ def test_cloning_learns_the_mean_action_of_each_state(name: str, settings: dict)
 def test_the_critic_pulls_the_policy_away_from_the_mean_action() -> None:
     found, wanted = regressed("td3_bc", alpha=40.0)
     assert (found - wanted).abs().max() > 0.1
+
+
+def test_online_cloning_falls_to_its_share() -> None:
+    agent = disturbed(online_cloning=0.2, online_cloning_updates=40, policy_delay=1)
+    replay, batch = replay_of(agent), batch_of(agent)
+    agent.update(replay, 10)
+
+    def weight_of_cloning() -> float:
+        loss, metrics = agent.actor_loss(agent.learner.nets, batch)
+        agent.settings, settings = replace(agent.settings, alpha=0.0), agent.settings
+        only, _ = agent.actor_loss(agent.learner.nets, batch)
+        agent.settings = settings
+        assert loss.item() != pytest.approx(only.item(), rel=1e-3)
+        return float(only / metrics["cloning"])
+
+    assert weight_of_cloning() == 1.0
+    agent.begin_online()
+    found = []
+    for _ in range(4):
+        found.append(weight_of_cloning())
+        agent.update(replay, 20)
+    assert found == pytest.approx([1.0, 0.6, 0.2, 0.2])
+
+
+def test_whole_cloning_can_be_kept_online() -> None:
+    agent = disturbed(online_cloning=1.0, online_cloning_updates=5)
+    agent.begin_online()
+    agent.update(replay_of(agent), 10)
+    assert float(agent.left_online(1.0, 5)) == 1.0
+
+
+@pytest.mark.parametrize("changes", [{"online_cloning": 1.5}, {"online_cloning_updates": 0}])
+def test_wrong_settings_of_the_fall_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=f"{next(iter(changes))} must be"):
+        make("td3_bc", **changes)
