@@ -40,14 +40,29 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
         ref_model: the reference; by default the initial policy. With PEFT the adapter is switched
             off instead.
         args: the method's config.
-        kwargs: see `trl.DPOTrainer`; `compute_metrics` is not supported.
+        data_collator: makes batches of tokenised rows; TRL's by default.
+        train_dataset: pairs in one of TRL's preference formats.
+        eval_dataset: held-out pairs, or several datasets by name.
+        processing_class: the tokenizer; the model's own by default.
+        kwargs: `callbacks`, `optimizers`, `quantization_config` and `peft_config`, see
+            `trl.DPOTrainer`; `compute_metrics` is not supported.
     """
 
     config_class: ClassVar[type[PreferenceConfig]] = PreferenceConfig
     needs_reference: ClassVar[bool] = True
     rows_per_pair: ClassVar[int] = 2
 
-    def __init__(self, model: Any, ref_model: Any = None, args: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        ref_model: Any = None,
+        args: Any = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        **kwargs: Any,
+    ) -> None:
         if args is None:
             name = model if isinstance(model, str) else model.config._name_or_path or "model"
             args = self.config_class(f"{name.split('/')[-1]}-{self._name}")
@@ -65,7 +80,10 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
             ref_model = copied_reference(model, args, kwargs.get("peft_config"))
         with loading_no_reference(args) if without_reference else contextlib.nullcontext():
             self._prepares_reference = not without_reference
-            super().__init__(model, ref_model, args, **kwargs)
+            super().__init__(
+                model, ref_model, args, data_collator, train_dataset, eval_dataset,
+                processing_class, **kwargs,
+            )  # fmt: skip
         self.precompute_ref_logps = args.precompute_ref_log_probs
         if self.ref_model is not None:
             self.ref_model.requires_grad_(False)

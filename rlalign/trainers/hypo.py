@@ -7,6 +7,7 @@ Two other methods go by that name, arXiv 2602.11902 and 2405.17956; this is neit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -98,11 +99,9 @@ class HyPOTrainer(DPOTrainer):
         "id": "2406.01462",
     }
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # One for each micro-batch of the step; `logps` is [rows], under the policy that drew.
-        self._samples: list[dict[str, Tensor]] = []
-        self._next = 0
-        super().__init__(*args, **kwargs)
+    # One for each micro-batch of the step; `logps` is [rows], under the policy that drew.
+    _samples: Sequence[dict[str, Tensor]] = ()
+    _next = 0
 
     @staticmethod
     def takes_trl_loss(args: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from rlalign.errors import CheckpointError
 
 
-def save_samples(samples: list[dict[str, Tensor]], path: Path) -> None:
+def save_samples(samples: Sequence[dict[str, Tensor]], path: Path) -> None:
     """Write the samples of a step's micro-batches, making the folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     named = {

@@ -101,12 +101,25 @@ class SRPOTrainer(PreferenceTrainer):
         "id": "2406.01660",
     }
 
-    def __init__(self, model: Any, ref_model: Any = None, args: Any = None, **kwargs: Any) -> None:
-        if kwargs.get("data_collator") is not None:
+    def __init__(
+        self,
+        model: Any,
+        ref_model: Any = None,
+        args: Any = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if data_collator is not None:
             raise SettingsError("SRPO lays out its own batches; leave data_collator out")
         self.template: RevisionTemplate = revision_template(args.template if args else "chat")
         self._collator = SRPOCollator(multiple=args.pad_to_multiple_of if args else None)
-        super().__init__(model, ref_model, args, **{**kwargs, "data_collator": self._collator})
+        super().__init__(
+            model, ref_model, args, self._collator, train_dataset, eval_dataset, processing_class,
+            **kwargs,
+        )  # fmt: skip
 
     def method_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """The weighted sum of both halves on a batch of pairs."""

@@ -151,7 +151,7 @@ def test_prompts_of_mixed_length_are_completed_as_each_alone(tmp_path: Path, fam
     assert len({len(prompt) for prompt in prompts}) > 3
     trainer.draw(prompts[:1])  # makes the sampler
     sampler: Any = trainer._sampler
-    sampler._generation.do_sample = False
+    sampler._settings.do_sample = False
     together = sampler.draw(trainer.model, prompts, seed=0, step=0)
     alone = [sampler.draw(trainer.model, [prompt], seed=0, step=0)[0] for prompt in prompts]
     assert together == alone

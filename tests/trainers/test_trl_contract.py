@@ -145,3 +145,11 @@ def test_fused_head_gives_log_softmax_of_the_logits(family: str) -> None:
     torch.testing.assert_close(outputs.log_probs, expected, atol=2e-6, rtol=1e-5)
     assert outputs.entropy is None
     assert isinstance(model, transformers.PreTrainedModel)
+
+
+def test_our_trainers_take_trls_first_arguments_in_their_order() -> None:
+    from rlalign.trainers import TRAINERS
+
+    theirs = list(inspect.signature(trl.DPOTrainer).parameters)[:7]
+    for _, trainer in TRAINERS.values():
+        assert list(inspect.signature(trainer).parameters)[:7] == theirs
