@@ -58,6 +58,7 @@ def resume(directory: str | Path, *, progress: bool = True) -> dict[str, Any]:
     Raises:
         CheckpointError: if the run is finished, damaged, or its data has changed.
     """
+    from rlalign.trainers.after_training import evaluate_trained, is_trained
     from rlalign.trainers.run_callback import read_record, whole_checkpoints
 
     opened = RunDirectory.open_unfinished(directory)
@@ -68,6 +69,14 @@ def resume(directory: str | Path, *, progress: bool = True) -> dict[str, Any]:
             f"{directory}: {parts.facts['name']} has changed since the run began; its fingerprint "
             f"is {str(parts.facts['fingerprint'])[:12]}, it was {recorded[:12]}"
         )
+    model = opened.path / MODEL
+    if is_trained(model) and process_count() == 1:
+        evaluates = bool(parts.pairs.held_out)
+        with _recording(opened):
+            scores = evaluate_trained(opened, parts.recipe, model, evaluates=evaluates)
+        opened.write_scores(scores)
+        opened.finish("finished")
+        return scores
     checkpoints = whole_checkpoints(opened.checkpoints)
     beginning: dict[str, Any] = {"mark": {}, "seconds": 0.0}
     record = read_record(checkpoints[-1]) if checkpoints else beginning
@@ -197,9 +206,11 @@ def _carry_out(
             trainer.save_model(str(parts.directory / MODEL))
             scores: dict[str, Any] = {"train": callback.summary}
             if process_count() == 1:
+                from rlalign.trainers.after_training import mark_trained
                 from rlalign.trainers.final_evaluation import evaluate_at_end
 
                 assert run is not None
+                mark_trained(parts.directory / MODEL, callback.summary)
                 scores |= evaluate_at_end(parts.recipe, run, trainer, parts.pairs, callback)
     finally:
         if run is not None:

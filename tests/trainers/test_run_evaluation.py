@@ -212,3 +212,29 @@ def test_model_card_and_repository_are_named_after_the_run(tmp_path: Path) -> No
     assert cli.run(["train", "mine.yaml", "--out", "my-run"]) == 0
     card = (tmp_path / "my-run" / "checkpoints" / "README.md").read_text()
     assert "# Model Card for my-run" in card
+
+
+@pytest.mark.parametrize("stops_early", [False, True])
+def test_run_cut_while_it_is_evaluated_takes_no_further_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops_early: bool
+) -> None:
+    changes: dict[str, Any] = {"training": {"max_steps": 7}}
+    if stops_early:
+        changes["training"] = {"max_steps": 40, "learning_rate": 0.0}
+        changes["evaluation"] = {"early_stopping": 2}
+    prepare(tmp_path, data={"evaluation_share": 0.25}, **changes)
+    assert cli.run(["train", "mine.yaml", "--out", "whole"]) == 0
+
+    def cut(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rlalign.trainers.final_evaluation.evaluate_at_end", cut)
+        assert cli.run(["train", "mine.yaml", "--out", "cut"]) != 0
+    assert cli.run(["resume", "cut"]) == 0
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    found, whole = ({**final(name), "time": 0.0} for name in ("cut", "whole"))
+    assert found == pytest.approx(whole, abs=1e-4)
+    assert RunDirectory.open("cut").status == "finished"
+    scores = json.loads(Path("cut/scores.json").read_text())
+    assert set(scores) == {"train", "final"}
