@@ -63,9 +63,7 @@ class Peft(Section):
 
     r: Positive = 16
     alpha: Positive = 32
-    dropout: Share = Field(
-        default=0.0, description="above 0 needs training.disable_dropout=false"
-    )
+    dropout: Share = Field(default=0.0, description="above 0 needs training.disable_dropout=false")
     target_modules: StrictStr | list[StrictStr] = "all-linear"
 
 
@@ -74,7 +72,9 @@ class Data(Section):
 
     split: Name = Field(default="train", description="of a folder or hub dataset")
     evaluation_split: Name | None = Field(
-        default=None, description="of the same dataset, where evaluation_dataset is not given"
+        default=None,
+        description="of evaluation_dataset, or of the same dataset where that is not given, and of "
+        "evaluation.more, whose files are read as they are",
     )
     configuration: Name | None = Field(default=None, description="of a hub dataset")
     revision: Name | None = Field(default=None, description="of a hub dataset")
