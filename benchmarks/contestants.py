@@ -64,14 +64,15 @@ SB3 = ("stable-baselines3", "peers", "sb3")
 SBX = ("sbx", "jax", "sbx")
 D3RLPY = ("d3rlpy", "peers", "d3rlpy")
 SEPARATE = ("separate networks, autograd", "own", "rlalign_separate")
+PLAIN = ("separate networks, torch.optim", "own", "rlalign_plain")
 DOUBLE = ("double backward (CORL's form)", "own", "rlalign_double_backward")
 
 CONTESTANTS: tuple[Contestant, ...] = (
     *_group("sac", SB3, SBX, D3RLPY),
-    *_group("sac_10", SEPARATE),
+    *_group("sac_10", SEPARATE, PLAIN),
     *_group("edac", DOUBLE),
-    *_group("rorl", SEPARATE),
-    *_group("ro2o", SEPARATE),
+    *_group("rorl", SEPARATE, PLAIN),
+    *_group("ro2o", SEPARATE, PLAIN),
     *_group("td3", SB3),
     *_group("td3_bc", D3RLPY),
     *_group("iql", D3RLPY),
