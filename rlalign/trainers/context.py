@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from rlalign.data.preferences.messages import chat_arguments
 from rlalign.data.preferences.tokens import prompt_ids
 from rlalign.errors import RlalignError
 from rlalign.trainers.models import context_length
@@ -53,11 +54,13 @@ class Chosen:
     Args:
         prompts: as the dataset has them.
         ids: as the models are shown them.
+        chat: what else the chat template is given for each, such as tools.
         left_out: prompts passed over because no answer would fit behind them.
     """
 
     prompts: list[Any]
     ids: Tokens
+    chat: list[dict[str, Any]]
     left_out: int
 
 
@@ -74,7 +77,7 @@ def choose_prompts(rows: Any, tokenizer: Any, plan: Plan, context: int | None) -
         context: tokens that the models can read; None is any number.
     """
     seen: set[str] = set()
-    found = Chosen([], [], 0)
+    found = Chosen([], [], [], 0)
     left_out = 0
     for row in rows:
         if len(found.prompts) >= plan.prompts:
@@ -86,9 +89,10 @@ def choose_prompts(rows: Any, tokenizer: Any, plan: Plan, context: int | None) -
         if _fits(row, ids, tokenizer, plan, context):
             found.prompts.append(row["prompt"])
             found.ids.append(ids)
+            found.chat.append(chat_arguments(row))
         else:
             left_out += 1
-    return Chosen(found.prompts, found.ids, left_out)
+    return replace(found, left_out=left_out)
 
 
 def shown(row: Mapping[str, Any], plan: Plan) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlalign.data.preferences.tokens import tokenize_pair
-from rlalign.trainers.context import choose_prompts, context_of, shown
+from rlalign.trainers.context import Chosen, choose_prompts, context_of, shown
 from rlalign.trainers.drawing import Voice, draw, log_probabilities, texts_of
 from rlalign.trainers.measures import (
     Figures,
@@ -100,7 +100,7 @@ def evaluate(policy: Voice, initial: Voice, rows: Any, plan: Plan) -> Evaluated:
     ]
     figures |= _compare(asked, texts, others, samples, plan)
     if plan.revisions:
-        figures |= _revise(policy, asked, others, samples, plan)
+        figures |= _revise(policy, chosen, others, samples, plan)
     return Evaluated(figures, samples[: plan.shown])
 
 
@@ -192,7 +192,7 @@ def _compare(
 
 def _revise(
     policy: Voice,
-    asked: Sequence[Any],
+    chosen: Chosen,
     others: Sequence[str],
     samples: list[dict[str, Any]],
     plan: Plan,
@@ -201,6 +201,7 @@ def _revise(
     from rlalign.trainers.self_revision import self_revise
 
     assert plan.template is not None
+    asked = chosen.prompts
     with policy.resting() as model:
         history = self_revise(
             model,
@@ -212,6 +213,7 @@ def _revise(
             temperature=plan.temperature,
             batch_size=plan.batch_size,
             seed=plan.seed,
+            chat=chosen.chat,
         )
     for sample, drafts in zip(samples, history, strict=True):
         sample["revisions"] = drafts

@@ -140,7 +140,9 @@ def make_plan(
         batch_size=settings.batch_size,
         max_length=max_length,
         seed=recipe.seed,
-        reward=None if settings.reward is None else load_reward(settings.reward),
+        reward=None
+        if settings.reward is None
+        else load_reward(settings.reward, device=recipe.device),
         judge=None if settings.judge is None else endpoint_judge(settings.judge),
         revisions=settings.revisions,
         template=template,

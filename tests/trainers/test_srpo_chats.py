@@ -12,6 +12,9 @@ from datasets import Dataset
 
 from rlalign.errors import DatasetError, SettingsError
 from rlalign.trainers import SRPOConfig, SRPOTrainer, self_revise
+from rlalign.trainers.drawing import Voice
+from rlalign.trainers.evaluation import Plan, evaluate
+from rlalign.trainers.head import add_head
 from rlalign.trainers.revision import CHAT, encode_prompt
 from rlalign.trainers.srpo_data import EncodePair
 from tests.trainers import tiny
@@ -173,6 +176,30 @@ def test_drafts_and_revisions_see_what_training_showed() -> None:
     assert model.seen == expected
     assert model.seen[0].startswith("[search]LOUD")
     assert model.seen[2].startswith("[search]LOUD")
+
+
+def test_evaluation_shows_revisions_the_tools_of_each_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny.model()
+    add_head(model, single_process=True)
+    voice, asked = Voice(model, tokenizer()), []
+
+    def revised(*arguments: Any, chat: Any, **options: Any) -> list[list[str]]:
+        asked.extend(chat)
+        return self_revise(*arguments, chat=chat, **options)
+
+    monkeypatch.setattr("rlalign.trainers.self_revision.self_revise", revised)
+    rows = [pair(tools=TOOLS), pair(prompt=said("user", "other"))]
+    plan = Plan(revisions=1, template=CHAT, templated=True, max_new_tokens=3, reward=lengths)
+    figures = evaluate(voice, voice, rows, plan).figures
+    assert asked == [{"tools": TOOLS}, {}]
+    assert {"revision_0_reward", "revision_1_reward"} <= set(figures)
+
+
+def lengths(prompts: Any, completions: Any) -> list[float]:
+    """A reward."""
+    return [float(len(text)) for text in completions]
 
 
 def test_template_arguments_are_one_for_each_prompt() -> None:
