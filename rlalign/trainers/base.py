@@ -187,7 +187,12 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """Fetch the micro-batches of an optimiser step; sample from their prompts if it is due."""
+        """Fetch the micro-batches of an optimiser step; sample from their prompts if it is due.
+
+        After the last step there are none: transformers, resumed from there, would take another.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            return [], None
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:  # none where a streamed dataset has ended
             self.before_step([self._prepare_inputs(batch) for batch in batches])

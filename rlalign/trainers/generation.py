@@ -19,21 +19,20 @@ from rlalign.trainers.rows import Tokens, until_end
 
 
 def sampling_settings(*, max_new_tokens: int, temperature: float, ends: set[int], pad: int) -> Any:
-    """A `GenerationConfig` that samples from the whole distribution.
+    """A `GenerationConfig` that samples from the whole distribution, or takes the likeliest token.
 
     Args:
         max_new_tokens: length at most of a completion.
-        temperature: above 0; 1 draws from the model's own distribution.
+        temperature: 1 draws from the model's own distribution, 0 decodes greedily.
         ends: ids of end tokens.
         pad: id of the padding token.
     """
     from transformers import GenerationConfig
 
+    sampling = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
     return GenerationConfig(
-        do_sample=True,
-        temperature=temperature,
-        top_p=1.0,
-        top_k=0,
+        do_sample=temperature > 0,
+        **sampling,
         max_new_tokens=max_new_tokens,
         eos_token_id=sorted(ends) or None,
         pad_token_id=pad,

@@ -11,7 +11,6 @@ from rlalign.data.preferences.loading import Preferences, Reading, load_preferen
 from rlalign.data.preferences.splitting import split_by_prompt
 from rlalign.errors import DatasetError, ModelError
 from rlalign.trainers.context import position_limit
-from rlalign.trainers.models import load_model, load_tokenizer, model_path
 
 if TYPE_CHECKING:
     from rlalign.recipe import TrainerRecipe
@@ -91,17 +90,6 @@ def held_out_split(dataset: str, split: str | None) -> str:
     A file holds one split only, which is called train.
     """
     return "train" if split is None or Path(dataset).expanduser().is_file() else split
-
-
-def load_policy(recipe: TrainerRecipe, *, progress: bool) -> tuple[Any, Any]:
-    """The initial model and its tokenizer.
-
-    Raises `ModelError` where they cannot be loaded or do not fit together or the recipe.
-    """
-    path = model_path(recipe.model.name, progress=progress)
-    tokenizer = load_tokenizer(recipe.model, path)
-    model = load_model(recipe.model, path, tokenizer, adapter=recipe.peft is not None)
-    return model, tokenizer
 
 
 def check_length(model: Any, max_length: int | None) -> None:

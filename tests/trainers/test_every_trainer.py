@@ -96,6 +96,20 @@ def test_resumed_run_continues_the_loss_sequence(
     assert (weights(rest) - weights(build())).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("sixteen", [{"max_steps": 4}, {"max_steps": -1, "num_train_epochs": 1}])
+def test_run_resumed_after_its_last_step_takes_no_other(
+    method: str, tmp_path: Path, sixteen: dict[str, Any]
+) -> None:
+    changes = {**sixteen, "save_strategy": "steps", "save_steps": 4}
+    whole = make(method, tmp_path, **changes)
+    whole.train()
+    rest = make(method, tmp_path, **changes)
+    rest.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))
+    assert rest.state.global_step == 4
+    assert tiny.losses(rest) == tiny.losses(whole)
+    assert torch.equal(weights(rest), weights(whole))
+
+
 def test_sigterm_saves_a_checkpoint_from_which_the_run_goes_on(method: str, tmp_path: Path) -> None:
     class Terminate(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -102,7 +102,8 @@ class Echo(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.generation_config = tiny.model().generation_config
+        model = tiny.model()
+        self.generation_config, self.config = model.generation_config, model.config
         self.tokenizer = tiny.tokenizer()
         self.seen: list[list[str]] = []
 

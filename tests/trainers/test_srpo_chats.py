@@ -149,7 +149,8 @@ class Listener(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.generation_config = tiny.model().generation_config
+        model = tiny.model()
+        self.generation_config, self.config = model.generation_config, model.config
         self.seen: list[str] = []
 
     def generate(self, input_ids: Any, attention_mask: Any, generation_config: Any) -> Any:
