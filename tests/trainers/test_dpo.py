@@ -85,7 +85,8 @@ def test_reference_that_cannot_be_copied_is_read_from_the_policys_files(tmp_path
 
 
 def test_sharded_reference_is_that_of_the_policys_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    policy, asked = tiny.model(), {}
+    policy = tiny.model()
+    asked: dict[str, Any] = {}
     policy.config._name_or_path, policy.config._commit_hash = "owner/name", "0123abc"
     monkeypatch.setattr(
         type(policy), "from_pretrained", lambda name, **options: asked.update(options, name=name)
