@@ -74,10 +74,10 @@ class Data(Section):
     evaluation_split: Name | None = Field(
         default=None,
         description="of evaluation_dataset, or of the same dataset where that is not given, and of "
-        "evaluation.more, whose files are read as they are",
+        "evaluation.more; single files are read as they are",
     )
-    configuration: Name | None = Field(default=None, description="of a hub dataset")
-    revision: Name | None = Field(default=None, description="of a hub dataset")
+    configuration: Name | None = Field(default=None, description="of `dataset`, on the hub")
+    revision: Name | None = Field(default=None, description="of `dataset`, on the hub")
     streaming: StrictBool = Field(default=False, description="needs training.max_steps")
     limit: Positive | None = Field(default=None, description="training pairs at most")
     evaluation_limit: Positive | None = Field(default=None, description="held-out pairs at most")

@@ -45,30 +45,30 @@ def load_pairs(recipe: TrainerRecipe, tokenizer: Any) -> Pairs:
     data = recipe.data
     chat = tokenizer.chat_template is not None
 
-    def reading(split: str, limit: int | None, *, streaming: bool = False) -> Reading:
-        return Reading(
+    def load(
+        dataset: str, split: str, limit: int | None, *, streaming: bool = False
+    ) -> Preferences:
+        same = dataset == recipe.dataset  # others have commits and configurations of their own
+        reading = Reading(
             split=split,
-            configuration=data.configuration,
-            revision=data.revision,
+            configuration=data.configuration if same else None,
+            revision=data.revision if same else None,
             streaming=streaming,
             limit=limit,
             invalid=data.invalid,
             drop_identical=data.drop_identical,
             as_messages=chat,
         )
+        return load_preferences(dataset, reading)
 
-    train = load_preferences(
-        recipe.dataset, reading(data.split, data.limit, streaming=data.streaming)
-    )
+    train = load(recipe.dataset, data.split, data.limit, streaming=data.streaming)
     held_out: dict[str, Preferences] = {}
     limit = data.evaluation_limit
     if recipe.evaluation_dataset is not None:
-        split = data.evaluation_split or "train"
-        held_out[VALIDATION] = load_preferences(recipe.evaluation_dataset, reading(split, limit))
+        split = held_out_split(recipe.evaluation_dataset, data.evaluation_split)
+        held_out[VALIDATION] = load(recipe.evaluation_dataset, split, limit)
     elif data.evaluation_split is not None:
-        held_out[VALIDATION] = load_preferences(
-            recipe.dataset, reading(data.evaluation_split, limit)
-        )
+        held_out[VALIDATION] = load(recipe.dataset, data.evaluation_split, limit)
     elif data.evaluation_share:
         train, held = split_by_prompt(train, data.evaluation_share, recipe.seed)
         if limit is not None:
@@ -76,7 +76,7 @@ def load_pairs(recipe: TrainerRecipe, tokenizer: Any) -> Pairs:
         held_out[VALIDATION] = held
     for name, dataset in recipe.evaluation.more.items():
         split = held_out_split(dataset, data.evaluation_split)
-        held_out[name] = load_preferences(dataset, reading(split, limit))
+        held_out[name] = load(dataset, split, limit)
     for one in (train, *held_out.values()):
         _check_template(one, tokenizer)
         if data.max_prompt_length is not None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from rlalign.recipe import TrainerRecipe
@@ -43,3 +44,33 @@ def test_prompts_that_are_held_out_are_not_trained_on(
 def test_a_stream_cannot_be_held_out_of(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a streamed dataset cannot be cut by"):
         recipe(tmp_path, streaming=True)
+
+
+def test_configuration_and_revision_are_the_training_datasets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+
+    def load_dataset(name: str, configuration: str | None, *, split: str, **options: Any) -> Any:
+        asked[name, split] = (configuration, options["revision"])
+        return tiny.pairs(4)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    changes = {"configuration": "c", "revision": "r", "evaluation_split": "test"}
+    plain = recipe(tmp_path, **changes, evaluation_share=0.0)
+    hub = {"dataset": "a/b", "evaluation_dataset": "c/d"}
+    more = plain.evaluation.model_copy(update={"more": {"same": "a/b"}})
+    load_pairs(plain.model_copy(update={**hub, "evaluation": more}), tiny.tokenizer())
+    assert asked == {
+        ("a/b", "train"): ("c", "r"),
+        ("c/d", "test"): (None, None),
+        ("a/b", "test"): ("c", "r"),
+    }
+
+
+def test_held_out_file_has_no_split(tmp_path: Path) -> None:
+    whole = recipe(tmp_path, evaluation_share=0.0, evaluation_split="test")
+    found = load_pairs(
+        whole.model_copy(update={"evaluation_dataset": whole.dataset}), tiny.tokenizer()
+    )
+    assert len(found.validation) == 40
