@@ -33,7 +33,8 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
     finite stops the run; SIGTERM saves a checkpoint (`interrupted` then tells the signal); the
     online KL to the reference can be logged.
 
-    A method overrides `method_loss`, and `needs_reference` where it has none.
+    A method overrides `method_loss`, `needs_reference` where it has none, and `choose_collator`
+    where it lays out batches of its own.
 
     Args:
         model: name or path, a causal language model, or a PEFT model.
@@ -80,9 +81,10 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
             ref_model = copied_reference(model, args, kwargs.get("peft_config"))
         with loading_no_reference(args) if without_reference else contextlib.nullcontext():
             self._prepares_reference = not without_reference
+            collator = self.choose_collator(args, data_collator)
             super().__init__(
-                model, ref_model, args, data_collator, train_dataset, eval_dataset,
-                processing_class, **kwargs,
+                model, ref_model, args, collator, train_dataset, eval_dataset, processing_class,
+                **kwargs,
             )  # fmt: skip
         self.precompute_ref_logps = args.precompute_ref_log_probs
         if self.ref_model is not None:
@@ -99,6 +101,10 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
     def takes_trl_loss(args: Any) -> bool:
         """Whether the loss is TRL's own, which needs more of its head than log-probabilities."""
         return False
+
+    def choose_collator(self, args: Any, data_collator: Any) -> Any:
+        """Return what makes batches, before anything is loaded; None is TRL's."""
+        return data_collator
 
     def method_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """Return the scalar loss of a collated batch; metrics go to `record`."""

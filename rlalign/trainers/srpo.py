@@ -101,25 +101,13 @@ class SRPOTrainer(PreferenceTrainer):
         "id": "2406.01660",
     }
 
-    def __init__(
-        self,
-        model: Any,
-        ref_model: Any = None,
-        args: Any = None,
-        data_collator: Any = None,
-        train_dataset: Any = None,
-        eval_dataset: Any = None,
-        processing_class: Any = None,
-        **kwargs: Any,
-    ) -> None:
+    def choose_collator(self, args: Any, data_collator: Any) -> Any:
+        """Lay out pairs as six sequences, in the views of `args.template`."""
         if data_collator is not None:
             raise SettingsError("SRPO lays out its own batches; leave data_collator out")
-        self.template: RevisionTemplate = revision_template(args.template if args else "chat")
-        self._collator = SRPOCollator(multiple=args.pad_to_multiple_of if args else None)
-        super().__init__(
-            model, ref_model, args, self._collator, train_dataset, eval_dataset, processing_class,
-            **kwargs,
-        )  # fmt: skip
+        self.template: RevisionTemplate = revision_template(args.template)
+        self._collator = SRPOCollator(multiple=args.pad_to_multiple_of)
+        return self._collator
 
     def method_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """The weighted sum of both halves on a batch of pairs."""
