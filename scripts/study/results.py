@@ -65,8 +65,8 @@ The comparison does with less what costs most (layers, critics, actions, perturb
 updates a step), and the conservative part has the settings that d3rlpy can be given too;
 `scripts/study/plan.py` lists both.
 
-IQL's recipes let the actor's rate fall along a cosine over the offline updates, as the paper's code
-does; d3rlpy's is constant unless asked otherwise, so on its datasets ours is trained that way as well
+IQL's recipes let the actor's rate fall along a cosine over the offline updates, as the paper's
+code does; d3rlpy's is constant unless asked otherwise, so beside it ours is trained that way too
 (`actor_schedule=constant`). On walker2d-medium-replay and hopper-medium 50,000 updates are too few:
 offline-longer has three times as many.
 
