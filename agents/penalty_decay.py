@@ -43,4 +43,6 @@ class PenaltyDecay(Agent):
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         super().load_state_dict(tensors, state)
-        self._online_since = int(state["online_since"])
+        # TD3+BC's older checkpoints lack it: let the fall begin where they are.
+        now = int(self.learner.optimizers["critic"].steps)
+        self._online_since = int(state.get("online_since", now))

@@ -31,8 +31,8 @@ class RLPDSettings(SACSettings):
         critic_reduction: ``"mean"`` of the critics' squared errors, or SAC's ``"sum"``.
         layer_norm: normalise the critics' hidden layers before their ReLU.
         initialization: ``"xavier"`` as in the authors' code, or ``"torch"``, SAC's.
-        updates_per_actor_update: critic updates for one of actor and temperature; equal to the
-            update-to-data ratio, that is once per environment step.
+        updates_per_actor_update: critic updates for one of actor and temperature; None is the
+            online phase's update-to-data ratio, that is once per environment step.
         target_entropy: None is minus half the action dimension.
         entropy_backup: the authors switch it off for AntMaze and Adroit.
     """
@@ -43,13 +43,15 @@ class RLPDSettings(SACSettings):
     critic_reduction: Literal["mean", "sum"] = "mean"
     layer_norm: bool = True
     initialization: Literal["xavier", "torch"] = "xavier"
-    updates_per_actor_update: int = 20
+    updates_per_actor_update: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         size, every = self.target_critics, self.updates_per_actor_update
         require(1 <= size <= self.critics, "target_critics", size, "from 1 to critics")
-        require(every >= 1, "updates_per_actor_update", every, "at least 1")
+        require(
+            every is None or every >= 1, "updates_per_actor_update", every, "at least 1 or null"
+        )
 
 
 class RLPD(SAC):
@@ -66,6 +68,8 @@ class RLPD(SAC):
         updates_per_step=20, random_steps=5_000, warmup_steps=5_000, replay="mixture"
     )
 
+    _update_ratio = 20  # critic updates per environment step
+
     def networks(self, spec: Spec) -> Mapping[str, nn.Module]:
         s = self.settings
         sizes = spec.observation_size, spec.action_size
@@ -81,8 +85,13 @@ class RLPD(SAC):
     @property
     def updates(self) -> tuple[Update, ...]:
         critic, actor = super().updates
-        every = self.settings.updates_per_actor_update
+        every = self.settings.updates_per_actor_update or self._update_ratio
         return critic, replace(actor, every=every, offset=every - 1)
+
+    def set_update_ratio(self, updates_per_step: float) -> None:
+        """Let the actor move once per environment step."""
+        self._update_ratio = max(1, round(updates_per_step))
+        self.learner.updates = self.updates
 
     @property
     def noise(self) -> Mapping[str, Noise]:

@@ -184,6 +184,9 @@ class Agent(Interface, ABC):
         self._switch(online=False)
         self.learner.set_horizon(steps)
 
+    def set_update_ratio(self, updates_per_step: float) -> None:
+        """Take note of the update-to-data ratio of the online phase that begins next."""
+
     def begin_online(self) -> None:
         """Prepare for interaction: learning-rate schedules end, everything else is kept."""
         self._switch(online=True)

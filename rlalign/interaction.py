@@ -26,6 +26,7 @@ class Interaction:
         episodes: rows of the running episodes that are kept back.
         random: draws the actions of the random steps.
         begun: the agent's `num_timesteps` when its replay buffer was begun.
+        trained: the agent had learned before, from a dataset: it takes no random steps.
         owed: updates that a fraction of updates_per_step has not yet made up.
         moves: those of `environments` when the stretch ended.
     """
@@ -34,6 +35,7 @@ class Interaction:
     episodes: RunningEpisodes
     random: np.random.Generator
     begun: int
+    trained: bool = False
     owed: float = 0.0
     moves: int = 0
 
@@ -53,10 +55,11 @@ class Interaction:
             random = np.random.Generator(np.random.PCG64([agent.seed, 1]))
             # Transitions that were loaded count as interaction from the first step on.
             begun, owed = (0 if kept is not None and len(kept) else agent.num_timesteps), 0.0
+            trained = agent.learner.step_count > 0
         else:
-            random, begun, owed = old.random, old.begun, old.owed
+            random, begun, trained, owed = old.random, old.begun, old.trained, old.owed
         agent.interaction = cls(
-            environments, RunningEpisodes(agent, environments.count), random, begun, owed
+            environments, RunningEpisodes(agent, environments.count), random, begun, trained, owed
         )
         return agent.interaction
 
@@ -65,6 +68,7 @@ class Interaction:
         return self.episodes.state_dict(), {
             "random": self.random.bit_generator.state,
             "begun": self.begun,
+            "trained": self.trained,
             "owed": self.owed,
         }
 
@@ -73,6 +77,7 @@ class Interaction:
         self.episodes.load_state_dict(tensors)
         self.random.bit_generator.state = state["random"]
         self.begun = int(state.get("begun", 0))  # older checkpoints lack it
+        self.trained = bool(state.get("trained", False))  # likewise
         self.owed = float(state["owed"])
 
 

@@ -137,6 +137,7 @@ class OnlinePhase:
         if settings.reset_optimizers and not agent.online:
             for optimizer in agent.learner.optimizers.values():
                 optimizer.reset()
+        agent.set_update_ratio(settings.updates_per_step)
         agent.begin_online()
         self.agent = agent
         self.environments = environments
@@ -162,7 +163,7 @@ class OnlinePhase:
         agent, environments, settings = self.agent, self.environments, self.settings
         interaction = self.interaction
         observations = environments.current
-        if agent.num_timesteps < settings.random_steps:
+        if agent.num_timesteps < settings.random_steps and not interaction.trained:
             size = environments.count, agent.spec.action_size
             unit = interaction.random.uniform(-1.0, 1.0, size)
             actions = agent.action_scale.to_environment(unit.astype(np.float32))

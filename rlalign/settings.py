@@ -91,7 +91,8 @@ class OnlineSettings:
         update_after: environment steps after which the updates that are due are made together, 1
             for every step; ``"episode"`` makes them once an episode has ended (Cal-QL).
         warmup_steps: environment steps before the first update.
-        random_steps: environment steps at the start that act uniformly at random.
+        random_steps: environment steps at the start that act uniformly at random; none where the
+            agent has learned from a dataset before.
         exploration: ``"policy"`` acts as the agent explores, by sampling or with its noise;
             ``"deterministic"`` acts as in evaluation.
         replay: ``"online"`` draws interaction alone, ``"union"`` the offline dataset and

@@ -92,6 +92,21 @@ def test_no_update_during_warm_up_and_no_policy_during_random_steps() -> None:
     assert not torch.equal(runs[0][10:], runs[1][10:])
 
 
+@pytest.mark.parametrize("name", ["sac", "td3"])
+def test_what_was_learned_from_a_dataset_acts_from_the_first_step_on(name: str) -> None:
+    """Its own online settings begin with random steps, for an agent that knows nothing yet."""
+    actions = []
+    for seed in (0, 1):
+        agent = AGENTS[name](partial(Counter, 5), **SMALL)
+        assert agent.online_defaults.random_steps > 20
+        agent.fit(tagged_dataset(), 2)
+        agent.learner.flat["actor"].data.add_(float(seed))  # another policy
+        agent.learn(6)
+        agent.learn(6)
+        actions.append(Batch(agent.replay_buffer.table[:12], agent.layout).actions)
+    assert (actions[0] != actions[1]).any(1).all()
+
+
 def test_random_actions_fill_the_bounds() -> None:
     """In the environment's units, [-2, 4] here; false-alarm rate below 1e-6."""
     agent = make()

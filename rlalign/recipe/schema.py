@@ -69,7 +69,9 @@ class Online(Section):
         default=None, description="steps, or 'episode', after which the updates due are made"
     )
     warmup_steps: Count | None = Field(default=None, description="steps before the first update")
-    random_steps: Count | None = Field(default=None, description="first steps, with random actions")
+    random_steps: Count | None = Field(
+        default=None, description="first steps, with random actions (none after offline.steps)"
+    )
     exploration: Literal["policy", "deterministic"] | None = Field(
         default=None, description="'policy': as the agent explores; 'deterministic': without noise"
     )

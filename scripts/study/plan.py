@@ -28,10 +28,19 @@ PREFERENCE = ("dpo", "simpo", "hypo", "srpo")
 
 @dataclass(frozen=True)
 class Cut:
-    """What a run of the comparison does less of than its recipe, so that it ends in an hour."""
+    """What a run of the comparison has other than its recipe, so that it ends in an hour.
+
+    Args:
+        seeds: how many.
+        overrides: of the recipe.
+        walker2d: further ones on walker2d-medium.
+        agent: whose recipe it is, where the name says more.
+    """
 
     seeds: int = 3
     overrides: tuple[str, ...] = ()
+    walker2d: tuple[str, ...] = ()
+    agent: str = ""
 
 
 # Two layers of 256 for all; where critics are many, or are asked about many actions or perturbed
@@ -39,24 +48,44 @@ class Cut:
 NARROW = "settings.hidden=[256,256]"
 ENSEMBLE = (NARROW, "settings.critics=10")
 COMPARED_DATASETS = ("hopper-medium-replay-v0", "walker2d-medium-v0")
+# What FamO2O-CQL has and CQL's own recipe has not, so that FamO2O alone is between the two.
+AS_FAMO2O = (
+    "settings.layer_norm=true",
+    "settings.cql_weight=1",
+    "settings.head_gain=0.1",
+    "settings.actor_learning_rate=3e-4",
+    "settings.temperature_learning_rate=3e-4",
+    "settings.observation_normalization=none",
+    "online.update_after=1000",
+)
+# Weights that fall over the phases fall over these shorter ones: to half in 20,000 steps online;
+# lambda to its floor by about the same share of the 30,000 updates offline as in the recipes.
 COMPARED = {
     "iql": Cut(),
     "awac": Cut(overrides=(NARROW,)),
-    "td3_bc": Cut(),
+    "td3_bc": Cut(overrides=("settings.online_cloning_updates=20000",)),
     "famo2o_iql": Cut(),
     "famo2o_awac": Cut(overrides=(NARROW,)),
-    "rebrac": Cut(overrides=(NARROW, "settings.batch_size=256")),
+    "rebrac": Cut(
+        overrides=(NARROW, "settings.batch_size=256", "settings.online_penalty_updates=20000")
+    ),
     "cql": Cut(overrides=(NARROW, "settings.action_samples=4")),
     "cal_ql": Cut(overrides=(NARROW, "settings.action_samples=4")),
     "famo2o_cql": Cut(overrides=(NARROW, "settings.action_samples=4")),
+    "cql_as_famo2o": Cut(overrides=(NARROW, "settings.action_samples=4", *AS_FAMO2O), agent="cql"),
     "sac_n": Cut(seeds=2, overrides=ENSEMBLE),
     "edac": Cut(seeds=2, overrides=ENSEMBLE),
-    "rorl": Cut(seeds=2, overrides=(*ENSEMBLE, "settings.perturbations=2")),
-    "ro2o": Cut(seeds=2, overrides=(*ENSEMBLE, "settings.perturbations=2")),
-    "rlpd": Cut(
+    "rorl": Cut(
         seeds=2,
-        overrides=("online.updates_per_step=4", "settings.updates_per_actor_update=4"),
+        overrides=(*ENSEMBLE, "settings.perturbations=2"),
+        walker2d=("settings.uncertainty_decay=5e-5",),
     ),
+    "ro2o": Cut(
+        seeds=2,
+        overrides=(*ENSEMBLE, "settings.perturbations=2"),
+        walker2d=("settings.uncertainty_decay=4.17e-5",),
+    ),
+    "rlpd": Cut(seeds=2, overrides=("online.updates_per_step=4",)),
 }
 BESIDE_D3RLPY = {
     "cql": (NARROW, "settings.action_samples=4", "settings.cql_weight=10"),
@@ -183,9 +212,12 @@ def _online(seed: int) -> Iterator[Piece]:
 def _comparison(seed: int) -> Iterator[Piece]:
     """All agents from the same data into the same environment."""
     for dataset in COMPARED_DATASETS:
-        for agent, cut in COMPARED.items():
+        for name, cut in COMPARED.items():
             if seed < cut.seeds:
-                yield _onward_piece("comparison", agent, dataset, seed, *cut.overrides)
+                more = cut.walker2d if dataset.startswith("walker2d") else ()
+                agent = cut.agent or name
+                piece = _onward_piece("comparison", agent, dataset, seed, *cut.overrides, *more)
+                yield replace(piece, name=f"{name}-{dataset}")
 
 
 def _conservative(seed: int) -> Iterator[Piece]:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
+from rlalign.agents import AGENTS
 from rlalign.errors import SettingsError
 from rlalign.layout import Batch
 from rlalign.replay import FixedReplay, GrowingReplay, MixedReplay
 from tests.agents.naive import Normed, agree, double
 from tests.agents.soft import all_values, disturbed, squashed
-from tests.agents.tiny import batch_of, gradients, make, metrics_of, replay_of, weights
+from tests.agents.tiny import SMALL, batch_of, gradients, make, metrics_of, replay_of, weights
+from tests.envs.toy import Counter
 from tests.toy_data import random_rows
 
 AS_SAC: dict[str, Any] = {
@@ -141,8 +144,18 @@ def test_every_batch_holds_half_of_each_kind() -> None:
 
 def test_the_update_to_data_ratio_is_that_of_the_actor_s_updates() -> None:
     agent = make("rlpd")
-    assert agent.online_defaults.updates_per_step == agent.settings.updates_per_actor_update == 20
+    assert agent.online_defaults.updates_per_step == agent.updates[1].every == 20
     assert agent.target_entropy == -1.0  # half of two dimensions
+
+
+@pytest.mark.parametrize(("given", "moves"), [(None, 30), (2, 60)])
+def test_the_actor_moves_once_a_step_at_any_ratio(given: int | None, moves: int) -> None:
+    agent: Any = AGENTS["rlpd"](
+        partial(Counter, 50), **SMALL, critics=2, updates_per_actor_update=given
+    )
+    agent.learn(40, replay="online", random_steps=0, warmup_steps=10, updates_per_step=4)
+    steps = {name: int(optimizer.steps) for name, optimizer in agent.learner.optimizers.items()}
+    assert steps == {"critic": 120, "actor": moves, "temperature": moves}
 
 
 @pytest.mark.parametrize("layer_norm", [True, False])

@@ -145,6 +145,19 @@ def test_online_cloning_falls_to_its_share() -> None:
     assert found == pytest.approx([1.0, 0.6, 0.2, 0.2])
 
 
+@pytest.mark.parametrize("online", [False, True])
+def test_checkpoints_from_before_the_fall_are_read(online: bool) -> None:
+    agent = disturbed(online_cloning_updates=40)
+    agent.update(replay_of(agent), 10)
+    if online:
+        agent.begin_online()
+    tensors, state = agent.state_dict()
+    rest = disturbed(online_cloning_updates=40)
+    rest.load_state_dict(tensors, {k: v for k, v in state.items() if k != "online_since"})
+    rest.begin_online()
+    assert float(rest.left_online(0.5, 40)) == 1.0
+
+
 def test_whole_cloning_can_be_kept_online() -> None:
     agent = disturbed(online_cloning=1.0, online_cloning_updates=5)
     agent.begin_online()
