@@ -191,9 +191,9 @@ def _carry_out(
                 if index < finished:
                     continue
                 phase = experiment.phase(name)
+                events.index = index
                 if saved is not None and saved[1]["phase_name"] == name:
                     events.restore(phase, saved)
-                events.index = index
                 run_phase(phase, _intervals(recipe, name), events)
     except TrainingError as error:
         latest = events.checkpoints.names()[-1:]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rlalign.checkpoint import Checkpoints, join, part
 from rlalign.phases import Events, Phase
@@ -16,6 +17,10 @@ from rlalign.training import evaluate_agent
 
 if TYPE_CHECKING:
     from rlalign.experiment import Experiment
+
+
+class _StoppedError(Exception):
+    """A signal came during an evaluation."""
 
 
 class RunEvents(Events):
@@ -42,7 +47,13 @@ class RunEvents(Events):
         episodes = self.experiment.recipe.evaluation.episodes
         venue = self.experiment.venue
         assert venue.environment is not None  # else the recipe was refused
-        result = evaluate_agent(self.experiment.agent, phase, episodes, venue.maker)
+        try:
+            result = evaluate_agent(
+                self.experiment.agent, phase, episodes, venue.maker, on_episode=self._look
+            )
+        except _StoppedError:
+            self._save(phase, owes_evaluation=True)
+            self._leave()
         dataset = self.experiment.dataset
         reference = dataset.reference if dataset else _reference(venue.environment)
         self.run.log_evaluation({**self._position(phase), **result.to_dict(reference)})
@@ -51,16 +62,19 @@ class RunEvents(Events):
 
     def on_checkpoint(self, phase: Phase) -> None:
         """Save agent, phase and the logs' sizes, unless that was just done."""
-        if self._saved == (phase.name, phase.done):
-            return
+        if self._saved != (phase.name, phase.done):
+            self._save(phase)
+
+    def _save(self, phase: Phase, *, owes_evaluation: bool = False) -> None:
         tensors, values = join(agent=self.experiment.agent.state_dict(), phase=phase.state_dict())
-        complete = phase.done >= phase.steps
+        complete = phase.done >= phase.steps and not owes_evaluation
         state = {
             **values,
             "phase_name": phase.name,
             "phases_finished": self.index + int(complete),
             "mark": self.run.mark(),
             "seconds": self._elapsed(),
+            "owes_evaluation": owes_evaluation,
         }
         self.checkpoints.save(f"{phase.name}-{phase.done:08d}", (tensors, state))
         self._saved = phase.name, phase.done
@@ -71,12 +85,18 @@ class RunEvents(Events):
             self._show(phase)
         if self._signal is not None:
             self.on_checkpoint(phase)
-            raise SystemExit(128 + self._signal)
+            self._leave()
 
     def restore(self, phase: Phase, saved: Any) -> None:
-        """Put agent and phase back to a checkpoint made within the phase."""
+        """Put agent and phase back to a checkpoint made within the phase.
+
+        An evaluation that a signal cut short is made up for; the one at the beginning of a phase
+        comes with the phase.
+        """
         self.restore_agent(saved)
         phase.load_state_dict(*part(saved, "phase"))
+        if saved[1].get("owes_evaluation") and phase.done > 0:
+            self.on_evaluate(phase)
 
     def restore_agent(self, saved: Any) -> None:
         """Put the agent back to a checkpoint."""
@@ -103,7 +123,21 @@ class RunEvents(Events):
             self._bar.close()
 
     def _note(self, number: int, _: object) -> None:
+        if number == signal.SIGINT == self._signal:
+            self._leave()
         self._signal = number
+        # Not `print`, which cannot be entered twice: a handler may interrupt one.
+        again = "; Ctrl-C again stops at once, without it" if number == signal.SIGINT else ""
+        os.write(2, f"\nstopping once a checkpoint is saved{again}\n".encode())
+
+    def _look(self) -> None:
+        """Leave an evaluation after a signal."""
+        if self._signal is not None:
+            raise _StoppedError
+
+    def _leave(self) -> NoReturn:
+        assert self._signal is not None
+        raise SystemExit(128 + self._signal)
 
     def _elapsed(self) -> float:
         return self._seconds + time.perf_counter() - self._started

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,11 +134,19 @@ def _count(phase: Phase) -> int:
     return phase.agent.num_timesteps
 
 
-def evaluate_agent(agent: Agent, phase: Phase, episodes: int, env: Any = None) -> Episodes:
+def evaluate_agent(
+    agent: Agent,
+    phase: Phase,
+    episodes: int,
+    env: Any = None,
+    *,
+    on_episode: Callable[[], None] | None = None,
+) -> Episodes:
     """Evaluate on environments of their own, seeded by the agent's seed and the phase's step.
 
     Args:
         env: id or maker of the evaluation environment; by default the agent's own by its id.
+        on_episode: called after each episode; may raise to end the evaluation.
     """
     from rlalign.evaluate import evaluate
 
@@ -149,6 +157,6 @@ def evaluate_agent(agent: Agent, phase: Phase, episodes: int, env: Any = None) -
     seed = int(np.random.SeedSequence(words).generate_state(1)[0])
     environments = Environments(env, min(episodes, 10), seed=seed, record=False)
     try:
-        return evaluate(agent, environments, episodes)
+        return evaluate(agent, environments, episodes, on_episode=on_episode)
     finally:
         environments.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -9,17 +10,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
+from rlalign import run_events
 from rlalign.checkpoint import Checkpoints
 from rlalign.data.dataset import Dataset
-from rlalign.experiment import resume
+from rlalign.experiment import resume, train
 from rlalign.layout import Layout
 from rlalign.recipe import load_recipe
+from rlalign.rundir import RunDirectory
 
 OBSERVATION, ACTION = 11, 3  # Hopper's
 
@@ -169,6 +173,56 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(
         assert torch.equal(tensor, found[name]), name
     for log in ("metrics.jsonl", "evaluations.jsonl"):
         assert _logged(whole, log) == _logged(killed, log)
+
+
+@pytest.mark.parametrize("cut", range(6))
+def test_run_stopped_during_an_evaluation_makes_up_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    """First, middle and last evaluation of both phases; the second attempt is left alone."""
+    content = {
+        **BOTH,
+        "offline": {"steps": 60},
+        "online": {"steps": 60, "warmup_steps": 10},
+        "evaluation": {"every": 30, "episodes": 2},
+        "checkpoint": {"every": 25},
+        "logging": {"every": 20, "tensorboard": False},
+    }
+    recipe = load_recipe(_recipe(tmp_path, content))
+    train(recipe, tmp_path / "whole", progress=False)
+    original, calls = run_events.evaluate_agent, itertools.count()
+
+    def interrupted(*arguments: Any, on_episode: Any) -> Any:
+        def after_episode() -> None:
+            if number == cut:
+                os.kill(os.getpid(), signal.SIGTERM)
+            on_episode()
+
+        number = next(calls)
+        return original(*arguments, on_episode=after_episode)
+
+    monkeypatch.setattr(run_events, "evaluate_agent", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        train(recipe, tmp_path / "cut", progress=False)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert len(RunDirectory.open(tmp_path / "cut").evaluations()) == cut
+    resume(tmp_path / "cut", progress=False)
+    expected, found = _weights(tmp_path / "whole"), _weights(tmp_path / "cut")
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+    for log in ("metrics.jsonl", "evaluations.jsonl"):
+        assert _logged(tmp_path / "whole", log) == _logged(tmp_path / "cut", log)
+
+
+def test_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    events = run_events.RunEvents.__new__(run_events.RunEvents)
+    events._signal = None
+    with events.signals():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)  # what a sweep adds to a terminal's Ctrl-C
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(SystemExit) as stopped:
+            os.kill(os.getpid(), signal.SIGINT)
+    assert stopped.value.code == 128 + signal.SIGINT
 
 
 def test_terminated_run_leaves_a_checkpoint_and_says_so(tmp_path: Path) -> None:
