@@ -186,10 +186,13 @@ def reference_of_environment(environment: str) -> tuple[float, float] | None:
     """
     if environment in _table():
         return _table()[environment].reference
+    # gymnasium-robotics registers dense rewards under ids of their own, D4RL under names.
     family = environment.rsplit("-v", 1)[0]
+    dense = family.endswith("Dense")
+    family = family.removesuffix("Dense")
     for known in tasks():
         same = known.environment is not None and known.environment.rsplit("-v", 1)[0] == family
-        if same and known.reference is not None:
+        if same and ("-dense-" in known.name) == dense and known.reference is not None:
             return known.reference
     return None
 

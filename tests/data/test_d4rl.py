@@ -60,6 +60,23 @@ def test_reference_is_found_by_environment_of_any_version() -> None:
     assert d4rl.reference_of_environment("Pendulum-v1") is None
 
 
+@pytest.mark.parametrize(
+    ("environment", "reference"),
+    [
+        ("PointMaze_UMaze-v3", (23.85, 161.86)),
+        ("PointMaze_UMazeDense-v3", (68.537689, 193.66285642381482)),
+        ("PointMaze_Large-v3", (6.7, 273.99)),
+        ("PointMaze_LargeDense-v3", (30.569041, 303.4857382709002)),
+        ("AntMaze_UMaze-v5", (0.0, 1.0)),
+        ("AntMaze_UMazeDense-v5", None),
+    ],
+)
+def test_dense_and_sparse_rewards_have_references_of_their_own(
+    environment: str, reference: tuple[float, float] | None
+) -> None:
+    assert d4rl.reference_of_environment(environment) == reference
+
+
 def test_unknown_task_names_the_nearest() -> None:
     with pytest.raises(DatasetError, match=r"did you mean .*walker2d-medium-v2"):
         d4rl.task("walker2d-meduim-v2")
