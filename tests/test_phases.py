@@ -103,6 +103,7 @@ def test_what_was_learned_from_a_dataset_acts_from_the_first_step_on(name: str) 
         agent.learner.flat["actor"].data.add_(float(seed))  # another policy
         agent.learn(6)
         agent.learn(6)
+        assert agent.replay_buffer is not None
         actions.append(Batch(agent.replay_buffer.table[:12], agent.layout).actions)
     assert (actions[0] != actions[1]).any(1).all()
 

@@ -24,6 +24,7 @@ from rlalign.experiment import resume, train
 from rlalign.layout import Layout
 from rlalign.recipe import load_recipe
 from rlalign.rundir import RunDirectory
+from rlalign.training import evaluate_agent
 
 OBSERVATION, ACTION = 11, 3  # Hopper's
 
@@ -180,7 +181,7 @@ def test_run_stopped_during_an_evaluation_makes_up_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
     """First, middle and last evaluation of both phases; the second attempt is left alone."""
-    content = {
+    content: dict[str, object] = {
         **BOTH,
         "offline": {"steps": 60},
         "online": {"steps": 60, "warmup_steps": 10},
@@ -190,7 +191,7 @@ def test_run_stopped_during_an_evaluation_makes_up_for_it(
     }
     recipe = load_recipe(_recipe(tmp_path, content))
     train(recipe, tmp_path / "whole", progress=False)
-    original, calls = run_events.evaluate_agent, itertools.count()
+    calls = itertools.count()
 
     def interrupted(*arguments: Any, on_episode: Any) -> Any:
         def after_episode() -> None:
@@ -199,9 +200,9 @@ def test_run_stopped_during_an_evaluation_makes_up_for_it(
             on_episode()
 
         number = next(calls)
-        return original(*arguments, on_episode=after_episode)
+        return evaluate_agent(*arguments, on_episode=after_episode)
 
-    monkeypatch.setattr(run_events, "evaluate_agent", interrupted)
+    monkeypatch.setattr("rlalign.run_events.evaluate_agent", interrupted)
     with pytest.raises(SystemExit) as stopped:
         train(recipe, tmp_path / "cut", progress=False)
     assert stopped.value.code == 128 + signal.SIGTERM
