@@ -12,6 +12,7 @@ import torch
 from rlalign.agent import Agent
 from rlalign.checkpoint import Checkpoints, part
 from rlalign.errors import CheckpointError, TrainingError
+from rlalign.new_run import require_free
 from rlalign.phases import (
     Intervals,
     OfflinePhase,
@@ -113,8 +114,7 @@ def train(recipe: Recipe, directory: str | Path, *, progress: bool = True) -> di
         SystemExit: 130 or 143 after SIGINT or SIGTERM, once a checkpoint was written.
     """
     directory = Path(directory)
-    if directory.is_dir() and any(directory.iterdir()):
-        RunDirectory.create(directory, recipe)  # raises: it exists, said before hours of loading
+    require_free(directory)  # said before hours of loading
     _limit_threads()
     experiment = Experiment.from_recipe(recipe)
     run = RunDirectory.create(directory, recipe, dataset=experiment.describe_dataset())

@@ -5,12 +5,10 @@ recipe.yaml  run.json  metrics.jsonl  evaluations.jsonl  tensorboard/  checkpoin
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import importlib.util
 import json
 import os
-import shutil
 import sys
 import time
 import uuid
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from rlalign.atomic import finite, write_atomic, write_json
 from rlalign.errors import CheckpointError, MissingPackageError
+from rlalign.new_run import LOCK, clear_remains, remove_run, require_free
 from rlalign.provenance import describe_machine
 
 if TYPE_CHECKING:
@@ -62,20 +61,17 @@ class RunDirectory:
     ) -> RunDirectory:
         """Make the directory, with recipe.yaml and run.json in it, and lock it for writing.
 
-        Raises `CheckpointError` when it exists and is not empty and `MissingPackageError` when a
-        tracker it asks for is not installed; if a file cannot be written, nothing is left behind.
+        What a run left that was killed at this point counts as nothing. Raises `CheckpointError`
+        when the directory holds more or another process makes a run there, `MissingPackageError`
+        when a tracker is not installed; if a file cannot be written, nothing is left behind.
         """
         from rlalign.recipe.yaml_files import write_yaml
 
         path = Path(path)
         document = dict(recipe) if isinstance(recipe, Mapping) else recipe.to_dict()
         _require_trackers(document.get("logging", {}))
+        require_free(path)
         existed = path.is_dir()
-        if existed and any(path.iterdir()):
-            raise CheckpointError(
-                f"{path}: the run directory exists already; `rlalign resume {path}` continues it, "
-                "another --out keeps it"
-            )
         info = {
             **describe_machine(),
             "id": uuid.uuid4().hex[:12],
@@ -88,14 +84,21 @@ class RunDirectory:
         }
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, info)
+        run._acquire()
         try:
-            run._acquire()
-            run.checkpoints.mkdir()
+            # Again, now that nobody else writes: another process may have made its run meanwhile.
+            require_free(path)
+        except BaseException:
+            run.close()
+            raise
+        try:
+            clear_remains(path)
+            run.checkpoints.mkdir(exist_ok=True)
             write_atomic(path / "recipe.yaml", write_yaml(document).encode())
             write_json(path / "run.json", info)
         except BaseException:
+            remove_run(path, keep_folder=existed)
             run.close()
-            _remove(path, keep_folder=existed)
             raise
         return run
 
@@ -255,12 +258,15 @@ class RunDirectory:
         """Take the lock, which the system drops with the process however it dies."""
         if self._lock is not None:
             return
-        lock = (self.path / ".lock").open("ab")
+        lock = (self.path / LOCK).open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            held = os.path.samestat(os.fstat(lock.fileno()), os.stat(self.path / LOCK))
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        if not held:  # or the file was removed by a process that could not make its run
             lock.close()
-            raise CheckpointError(f"{self.path}: another process is training this run") from None
+            raise CheckpointError(f"{self.path}: another process is training this run")
         self._lock = lock
 
     def _update(self, **changes: Any) -> None:
@@ -333,12 +339,3 @@ def _installed(name: str) -> bool:
 
 def _now() -> str:
     return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
-
-
-def _remove(path: Path, *, keep_folder: bool) -> None:
-    with contextlib.suppress(OSError):
-        if not keep_folder:
-            shutil.rmtree(path)
-            return
-        for child in path.iterdir():
-            shutil.rmtree(child) if child.is_dir() else child.unlink()

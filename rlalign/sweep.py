@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlalign.errors import CheckpointError, RecipeError
+from rlalign.new_run import is_free
 from rlalign.recipe import AnyRecipe, load_any_recipe
 from rlalign.recipe.yaml_files import parse_value
 from rlalign.rundir import LOG_SUFFIX, RunDirectory
@@ -34,7 +35,7 @@ class Job:
         Raises `CheckpointError` when the directory holds another run.
         """
         log = self.directory.with_name(f"{self.directory.name}{LOG_SUFFIX}")
-        if not self.directory.exists() or not any(self.directory.iterdir()):
+        if not self.directory.exists() or is_free(self.directory):
             arguments = ("train", self.recipe_name, *self.overrides)
             return Command((*arguments, "--out", str(self.directory), "--no-progress"), log)
         run = RunDirectory.open(self.directory)

@@ -102,6 +102,16 @@ def test_finished_runs_are_skipped_and_interrupted_ones_resumed(
     assert told[-1] == "[3/3] fine"
 
 
+def test_run_killed_while_it_was_made_is_trained(recipe: str, tmp_path: Path) -> None:
+    (job,) = plan(recipe, [], seeds=1, folder=tmp_path / "runs")
+    job.directory.mkdir(parents=True)
+    (job.directory / ".lock").touch()
+    (job.directory / "checkpoints").mkdir()
+    command = job.command()
+    assert command is not None
+    assert command.arguments[0] == "train"
+
+
 def test_run_of_another_recipe_is_not_taken_for_ones_own(recipe: str, tmp_path: Path) -> None:
     (first,) = plan(recipe, [], seeds=1, folder=tmp_path / "runs")
     RunDirectory.create(first.directory, first.recipe, []).finish("finished")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlalign.errors import CheckpointError, DatasetError, RecipeError, RlalignError
+from rlalign.new_run import require_free
 from rlalign.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def train(recipe: TrainerRecipe, directory: str | Path, *, progress: bool = True
         SystemExit: 130 or 143 after SIGINT or SIGTERM, once a checkpoint was written.
     """
     directory = Path(directory)
-    if is_first_process() and directory.is_dir() and any(directory.iterdir()):
-        RunDirectory.create(directory, recipe)  # raises: it exists, said before hours of loading
+    if is_first_process():
+        require_free(directory)  # said before hours of loading
     parts = _prepare(recipe, directory, progress=progress)
     run = None
     if is_first_process():
