@@ -117,21 +117,20 @@ class Piece:
 
 
 def pieces() -> Iterator[Piece]:
-    """Yield every run; a whole seed of all parts comes before the next seed."""
-    for seed in SEEDS:
-        yield from _preference(seed)
-    for seed in SEEDS:
-        yield from _offline(seed)
-        yield from _fine_tuned(seed)
-        yield from _online(seed)
-    for seed in SEEDS:
-        yield from _longer(seed)
-    for seed in SEEDS:
-        yield from _cloning(seed)
-    for seed in SEEDS:
-        yield from _comparison(seed)
-    for seed in SEEDS:
-        yield from _conservative(seed)
+    """Yield every run: part by part, and in each a whole seed before the next."""
+    for part in (
+        _offline,
+        _beside_d3rlpy,
+        _online,
+        _comparison,
+        _conservative,
+        _preference,
+        _constant_rate,
+        _cloning,
+        _longer,
+    ):
+        for seed in SEEDS:
+            yield from part(seed)
 
 
 def _preference(seed: int) -> Iterator[Piece]:
@@ -147,14 +146,21 @@ def _preference(seed: int) -> Iterator[Piece]:
 
 def _offline(seed: int) -> Iterator[Piece]:
     for dataset in OFFLINE_DATASETS:
-        for agent in ("iql", "awac", "td3_bc"):
-            yield _offline_piece("offline", agent, dataset, seed)
+        for agent, changes in (("iql", ()), ("awac", (NARROW,)), ("td3_bc", ())):
+            yield _offline_piece("offline", agent, dataset, seed, *changes)
+
+
+def _beside_d3rlpy(seed: int) -> Iterator[Piece]:
     for dataset in PEER_DATASETS:
-        # d3rlpy's IQL keeps the actor's rate constant, where the paper's (ours) falls to zero.
-        constant = _offline_piece("offline", "iql", dataset, seed, CONSTANT_RATE)
-        yield replace(constant, name=f"iql-constant-{dataset}")
         for agent in ("iql", "td3_bc"):
             yield Piece("d3rlpy", "offline", f"d3rlpy-{agent}-{dataset}", seed, (agent, dataset))
+
+
+def _constant_rate(seed: int) -> Iterator[Piece]:
+    """d3rlpy's IQL keeps the actor's rate constant, where the paper's (ours) falls to zero."""
+    for dataset in PEER_DATASETS:
+        constant = _offline_piece("offline", "iql", dataset, seed, CONSTANT_RATE)
+        yield replace(constant, name=f"iql-constant-{dataset}")
 
 
 def _longer(seed: int) -> Iterator[Piece]:
@@ -178,11 +184,6 @@ def _offline_piece(experiment: str, agent: str, dataset: str, seed: int, *change
         *changes,
     )
     return Piece("rlalign", experiment, f"{agent}-{dataset}", seed, arguments)
-
-
-def _fine_tuned(seed: int) -> Iterator[Piece]:
-    for agent in ("iql", "awac"):
-        yield _onward_piece("offline-to-online", agent, FINE_TUNED, seed)
 
 
 def _onward_piece(experiment: str, agent: str, dataset: str, seed: int, *changes: str) -> Piece:
