@@ -17,7 +17,9 @@ from torch import Tensor
 
 from rlalign.nn.fast_norm import FastNorm, Norms, gradient_buffer, mask_
 
-NARROW = 48  # results this narrow are faster as the transposed product (measured on CPU)
+# Results this narrow are faster as the transposed product (measured on CPU), but a forward product
+# with fewer than 8 columns is several times slower so (Intel's library on its own processors).
+NARROW, NARROWEST = 48, 8
 # From so many rows on a CPU runs the members of a stack one after another: a member's activations
 # then stay in the cache from layer to layer. With ten members it saves a tenth, with two nothing.
 DEEP_ROWS, DEEP_MEMBERS = 512, 4
@@ -53,7 +55,7 @@ class FastLayer:
 
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs [member, batch, in] @ weight + bias, [member, batch, out]."""
-        if self.size_out <= NARROW:
+        if NARROWEST <= self.size_out <= NARROW:
             return torch.baddbmm(self.bias_t, self.weight_t, inputs.transpose(1, 2)).transpose(1, 2)
         return torch.baddbmm(self.bias, inputs, self.weight)
 

@@ -1,6 +1,6 @@
-"""docs/results.md from the study's run directories, with the tables of `rlalign report`.
+"""docs/results.md from the records of the study's runs, with the tables of `rlalign report`.
 
-    python -m scripts.study.results --runs runs/study
+    python -m scripts.study.results [--runs docs/results/runs]
 
 Runs that have not ended are named, never left out in silence. Curves go to docs/results/.
 """
@@ -14,13 +14,15 @@ from pathlib import Path
 
 from rlalign.report.groups import Group, make_groups
 from rlalign.report.runs import collect_runs
+from rlalign.report.statistics import Estimate
 from rlalign.report.tables import mean_and_error, number
 from rlalign.report.writing import write_report
 from scripts.study.plan import LONGER_UPDATES, OFFLINE_UPDATES, ONLINE_STEPS, SEEDS, pieces
+from scripts.study.records import RECORDS, is_kept
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "results.md"
-PICTURES = ROOT / "docs" / "results"
+PICTURES = ROOT / "docs" / "results" / "curves"
 PEERS = {
     "d3rlpy-iql": "iql",
     "d3rlpy-td3_bc": "td3_bc",
@@ -28,9 +30,7 @@ PEERS = {
     "d3rlpy-rebrac": "rebrac",
     "sb3-sac": "sac",
 }
-EXPERIMENTS = (
-    "offline", "offline-longer", "offline-to-online", "online", "comparison", "conservative",
-)  # fmt: skip
+EXPERIMENTS = ("offline", "offline-longer", "online", "comparison", "conservative")
 PREFERENCE = "preference"
 
 
@@ -41,21 +41,18 @@ def _planned(experiment: str, key: str) -> int:
     return int(values[0])
 
 
-FINE_TUNED = "offline-to-online"
 INTRODUCTION = f"""# Results
 
 What the agents reach on this machine's own datasets, and the peers on the very same files, updates
 and evaluation. Made from run directories by `python -m scripts.study.results`; the runs by
 `python -m scripts.study.run` (resumable; seeds {", ".join(map(str, SEEDS))}, one thread each).
+AWAC has two hidden layers here, where its recipes have three.
 
 | part | updates offline | environment steps online | episodes of an evaluation |
 | --- | ---: | ---: | ---: |
 | offline | {OFFLINE_UPDATES:,} | | 20 |
 | offline-longer | {LONGER_UPDATES:,} | | 20 |
 | online | | {ONLINE_STEPS:,} | 20 |
-| offline-to-online | {_planned(FINE_TUNED, "offline.steps"):,} \
-| {_planned(FINE_TUNED, "online.steps"):,} \
-| {_planned(FINE_TUNED, "evaluation.episodes")} |
 | comparison | {_planned("comparison", "offline.steps"):,} (RLPD: none) \
 | {_planned("comparison", "online.steps"):,} \
 | {_planned("comparison", "evaluation.episodes")} |
@@ -70,6 +67,7 @@ code does; d3rlpy's is constant unless asked otherwise, so beside it ours is tra
 (`actor_schedule=constant`). On walker2d-medium-replay and hopper-medium 50,000 updates are too few:
 offline-longer has three times as many.
 
+The records of all runs lie in [results/runs](results/runs): recipe, versions, every evaluation.
 Evaluation is with the deterministic policy. Scores are D4RL's normalised ones, with its reference
 returns, in gymnasium's v5 tasks, whose physics differ from D4RL's. Numbers are means over seeds and
 one standard error; a single seed has none, and no verdict is possible on it. What the datasets'
@@ -82,25 +80,46 @@ def peer_table(groups: Sequence[Group]) -> list[str]:
     """Return rows that set each peer beside our agent on the same task."""
     rows = []
     for mine, group in _pairs(groups):
-        a, b = mine.final(), group.final()
-        difference = a.mean - b.mean
-        shown, verdict = number(difference), "one seed"
-        if a.error is not None and b.error is not None:
-            error = (a.error**2 + b.error**2) ** 0.5
-            shown = f"{shown} ± {number(error)}"
-            apart = abs(difference) > 2 * error
-            verdict = ("better" if difference > 0 else "worse") if apart else "equal"
+        ours, theirs = mine.final(), group.final()
         rows.append(
-            f"| {group.task} | {mine.label} | {mean_and_error(a)} | {group.label} | "
-            f"{mean_and_error(b)} | {shown} | {verdict} |"
+            f"| {group.task} | {mine.label} | {mean_and_error(ours)} | {group.label} | "
+            f"{mean_and_error(theirs)} | {_compared(ours.mean - theirs.mean, ours, theirs)} |"
         )
+    return _table("**Next to the peers.**", "task | ours | score | peer | score", rows)
+
+
+def behaviour_table(groups: Sequence[Group]) -> list[str]:
+    """Return rows that set each agent beside the mean of the data it learned from."""
+    rows = []
+    for group in groups:
+        if group.behaviour is not None and group.runs[0].agent not in PEERS:
+            found, data = group.final(), group.behaviour
+            rows.append(
+                f"| {group.task} | {group.label} | {mean_and_error(found)} | behaviour | "
+                f"{number(data)} | {_compared(found.mean - data, found)} |"
+            )
+    return _table("**Next to the data.**", "task | agent | score | | score", rows)
+
+
+def _compared(difference: float, *estimates: Estimate) -> str:
+    """Return the cells of a difference: with its standard error, and what follows from both."""
+    errors = [one.error for one in estimates]
+    if any(error is None for error in errors):
+        return f"{number(difference)} | one seed"
+    error = sum(error**2 for error in errors if error is not None) ** 0.5
+    apart = abs(difference) > 2 * error
+    verdict = ("better" if difference > 0 else "worse") if apart else "equal"
+    return f"{number(difference)} ± {number(error)} | {verdict}"
+
+
+def _table(title: str, columns: str, rows: list[str]) -> list[str]:
     if not rows:
         return []
     return [
-        "**Next to the peers.** Equal is a difference within two of its standard errors; with one",
-        'seed of either there is no standard error, and so no verdict ("one seed").',
+        f"{title} Equal is a difference within two of its standard errors; with one seed there",
+        'is no standard error, and so no verdict ("one seed").',
         "",
-        "| task | ours | score | peer | score | difference | |",
+        f"| {columns} | difference | |",
         "| --- | --- | ---: | --- | ---: | ---: | --- |",
         *rows,
         "",
@@ -119,20 +138,14 @@ def missing(runs: Path) -> list[str]:
     """Return a line for each part of the plan with runs that have not been made."""
     seeds: dict[str, list[int]] = {}
     for piece in pieces():
-        if not _ended(piece.directory(runs)):
+        if not is_kept(piece, runs):
             seeds.setdefault(f"{piece.experiment}/{piece.name}", []).append(piece.seed)
     return [f"- {name}: seeds {', '.join(map(str, left))}" for name, left in seeds.items()]
 
 
-def _ended(directory: Path) -> bool:
-    from rlalign.rundir import RunDirectory
-
-    return (directory / "run.json").exists() and RunDirectory.open(directory).status == "finished"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("runs/study"))
+    parser.add_argument("--runs", type=Path, default=RECORDS)
     runs = parser.parse_args().runs
     parts = [INTRODUCTION]
     shutil.rmtree(PICTURES, ignore_errors=True)
@@ -142,7 +155,8 @@ def main() -> None:
             continue
         parts += [f"## {experiment.capitalize()}", ""]
         if experiment != PREFERENCE:
-            parts += peer_table(make_groups(collect_runs([folder]).runs))
+            groups = make_groups(collect_runs([folder]).runs)
+            parts += peer_table(groups) + behaviour_table(groups)
         parts.append(section(folder, PICTURES / experiment).replace(f"{runs}/", ""))
     left = missing(runs)
     if left:
@@ -157,7 +171,7 @@ def section(folder: Path, out: Path) -> str:
     text = (out / "report.md").read_text()
     # One level deeper, without the report's own title; run paths are this machine's affair.
     body = text.split("\n", 2)[2].replace("\n## ", "\n### ")
-    body = body.replace("](curves-", f"](results/{out.name}/curves-")
+    body = body.replace("](curves-", f"](results/curves/{out.name}/curves-")
     for name in ("report.md", "report.html", "results.json"):
         (out / name).unlink()
     return "\n\n".join(part for part in body.split("\n\n") if not _is_run_list(part))

@@ -1,10 +1,11 @@
 """Run the study, a few runs side by side; started again, it goes on where it stopped.
 
     python -m scripts.study.run --out runs/study [--jobs 2] [--only hopper] [--minutes 60]
-    python -m scripts.study.results --runs runs/study
+    python -m scripts.study.results
 
-Each run is a process with one thread. The peers need stable-baselines3 (which rlalign brings) and
-d3rlpy in an interpreter of its own (`make bench-setup`).
+Each run is a process with one thread. Records of finished runs go to docs/results/runs, and a run
+that has one is not made again. The peers need stable-baselines3 (which rlalign brings) and d3rlpy
+in an interpreter of its own (`make bench-setup`).
 """
 
 from __future__ import annotations
@@ -17,19 +18,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rlalign.rundir import RunDirectory
 from scripts.study.plan import Piece, pieces
+from scripts.study.records import is_kept, keep
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def command(piece: Piece, directory: Path, d3rlpy_python: Path) -> list[str] | None:
-    """Return what brings a run to its end, or None where it has ended."""
-    if directory.exists() and (directory / "run.json").exists():
-        if RunDirectory.open(directory).status == "finished":
-            return None
-        if piece.program == "rlalign":
-            return [*_rlalign(), "resume", str(directory), "--no-progress"]
+def command(piece: Piece, directory: Path, d3rlpy_python: Path) -> list[str]:
+    """Return what brings a run to its end."""
+    if piece.program == "rlalign" and (directory / "run.json").exists():
+        return [*_rlalign(), "resume", str(directory), "--no-progress"]
     if piece.program == "rlalign":
         return [
             *_rlalign(), "train", *piece.arguments, "--out", str(directory), "--no-progress",
@@ -48,9 +46,9 @@ def _rlalign() -> list[str]:
 def carry_out(piece: Piece, root: Path, d3rlpy_python: Path, deadline: float) -> None:
     """Run one piece to its end, or stop it with a checkpoint at the deadline."""
     directory = piece.directory(root)
-    todo = command(piece, directory, d3rlpy_python)
-    if todo is None or time.monotonic() > deadline:
+    if is_kept(piece) or keep(piece, root) or time.monotonic() > deadline:
         return
+    todo = command(piece, directory, d3rlpy_python)
     started = time.monotonic()
     directory.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -61,6 +59,7 @@ def carry_out(piece: Piece, root: Path, d3rlpy_python: Path, deadline: float) ->
         except subprocess.TimeoutExpired:
             process.terminate()
             process.wait()
+    keep(piece, root)
     seconds = time.monotonic() - started
     print(f"{process.returncode:4} {seconds:7.0f} s  {directory}", flush=True)
 
