@@ -32,7 +32,8 @@ class AWACSettings(AgentSettings):
         max_weight: upper limit of ``"exp"`` weights.
         value_samples: policy actions whose mean Q is the baseline; the papers' codes use one.
         actor_learning_rate, critic_learning_rate: of Adam.
-        actor_weight_decay: decoupled weight decay of the actor (authors' code: 1e-4).
+        actor_weight_decay: decoupled weight decay of the actor, as in jaxrl (1e-4 there); the
+            authors' code adds its 1e-4 to the gradient instead.
         tanh_mean: squash the policy's mean (authors' code) or not (CORL).
         log_std_bounds: clamp of the Gaussian's log standard deviation.
         initialization: ``"torch"`` or ``"orthogonal"``.

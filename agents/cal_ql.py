@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rlalign.agents.cql import CQL, CQLSettings
+from rlalign.data.packing import is_jump
 from rlalign.data.returns import Array, returns_to_go
 from rlalign.layout import Batch
 from rlalign.learner import Metrics
@@ -19,8 +20,6 @@ from rlalign.settings import OnlineSettings, require
 
 if TYPE_CHECKING:
     from rlalign.data.dataset import Dataset
-
-SAME_STATE = 1e-6  # rows whose s_{t+1} and s'_t lie farther apart belong to two trajectories
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,6 @@ def trajectory_ends(dataset: Dataset) -> Array:
 
     A dataset without a mark between two episodes shows it in s_{t+1}, which is not s'_t then.
     """
-    jump = dataset.observations[1:] - dataset.next_observations[:-1]
-    apart = np.linalg.norm(jump, axis=1) > SAME_STATE
+    apart = is_jump(dataset.next_observations[:-1], dataset.observations[1:])
     ended = dataset.terminations[:-1] != 0.0
     return np.union1d(dataset.ends, np.flatnonzero(apart | ended) + 1)

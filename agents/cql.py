@@ -134,6 +134,7 @@ class CQL(SAC):
             layer_norm=s.layer_norm,
             initialization=s.initialization,
         )
+        critic.trunk.norm_epsilon = 1e-6  # flax's, in which FamO2O's normalised CQL is written
         if s.head_gain is not None:
             for trunk in (actor.trunk, critic.trunk):
                 scale_head(trunk, s.head_gain)

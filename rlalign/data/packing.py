@@ -150,12 +150,22 @@ def _fill(source: Source, table: Array, layout: Layout, episodes: Episodes) -> N
             block[: len(successor), later] = successor
             block[terminal, later] = block[terminal, now]
         else:
-            gap = np.abs(successor - block[: len(successor), later])
-            apart = (gap > CONTINUOUS * (1.0 + np.abs(successor))).any(axis=1)
+            apart = is_jump(block[: len(successor), later], successor)
             episodes.last[rows.start : rows.start + len(successor)] |= apart
         block = block[episodes.keep[rows]]
         table[filled : filled + len(block)] = block
         filled += len(block)
+
+
+def is_jump(next_observations: Array, following: Array) -> Array:
+    """Whether the row that follows begins elsewhere than where this one ended [rows], bool.
+
+    Args:
+        next_observations, following: [rows, obs]; rounding of either is allowed for.
+    """
+    gap = np.abs(following - next_observations)
+    apart: Array = (gap > CONTINUOUS * (1.0 + np.abs(following))).any(axis=1)
+    return apart
 
 
 def _blocks(count: int, width: int) -> Iterator[slice]:

@@ -33,12 +33,13 @@ class Cut:
     Args:
         seeds: how many.
         overrides: of the recipe.
-        walker2d: further ones on walker2d-medium.
+        hopper, walker2d: further ones on hopper-medium-replay and on walker2d-medium.
         agent: whose recipe it is, where the name says more.
     """
 
     seeds: int = 3
     overrides: tuple[str, ...] = ()
+    hopper: tuple[str, ...] = ()
     walker2d: tuple[str, ...] = ()
     agent: str = ""
 
@@ -46,22 +47,30 @@ class Cut:
 # Two layers of 256 for all; where critics are many, or are asked about many actions or perturbed
 # states, fewer of those.
 NARROW = "settings.hidden=[256,256]"
-ENSEMBLE = (NARROW, "settings.critics=10")
 COMPARED_DATASETS = ("hopper-medium-replay-v0", "walker2d-medium-v0")
 # What FamO2O-CQL has and CQL's own recipe has not, so that FamO2O alone is between the two.
 AS_FAMO2O = (
     "settings.layer_norm=true",
     "settings.cql_weight=1",
     "settings.head_gain=0.1",
-    "settings.actor_learning_rate=3e-4",
-    "settings.temperature_learning_rate=3e-4",
     "settings.observation_normalization=none",
     "online.update_after=1000",
 )
+# CQL's and Cal-QL's own rates are lower, for a million updates.
+CONSERVATIVE = (
+    NARROW,
+    "settings.action_samples=4",
+    "settings.actor_learning_rate=3e-4",
+    "settings.temperature_learning_rate=3e-4",
+)
+# Steps without updates take no larger share of these 20,000 than of the recipes' many.
+ENSEMBLE = (NARROW, "settings.critics=10", "online.warmup_steps=500")
+PERTURBED = (*ENSEMBLE, "settings.perturbations=2")
 # Weights that fall over the phases fall over these shorter ones: to half in 20,000 steps online;
 # lambda to its floor by about the same share of the 30,000 updates offline as in the recipes.
+# IQL's actor has the rate that FamO2O's has.
 COMPARED = {
-    "iql": Cut(),
+    "iql": Cut(overrides=(CONSTANT_RATE,)),
     "awac": Cut(overrides=(NARROW,)),
     "td3_bc": Cut(overrides=("settings.online_cloning_updates=20000",)),
     "famo2o_iql": Cut(),
@@ -69,23 +78,32 @@ COMPARED = {
     "rebrac": Cut(
         overrides=(NARROW, "settings.batch_size=256", "settings.online_penalty_updates=20000")
     ),
-    "cql": Cut(overrides=(NARROW, "settings.action_samples=4")),
-    "cal_ql": Cut(overrides=(NARROW, "settings.action_samples=4")),
+    "cql": Cut(overrides=CONSERVATIVE),
+    "cal_ql": Cut(overrides=CONSERVATIVE),
     "famo2o_cql": Cut(overrides=(NARROW, "settings.action_samples=4")),
-    "cql_as_famo2o": Cut(overrides=(NARROW, "settings.action_samples=4", *AS_FAMO2O), agent="cql"),
+    "cql_as_famo2o": Cut(overrides=(*CONSERVATIVE, *AS_FAMO2O), agent="cql"),
     "sac_n": Cut(seeds=2, overrides=ENSEMBLE),
     "edac": Cut(seeds=2, overrides=ENSEMBLE),
     "rorl": Cut(
         seeds=2,
-        overrides=(*ENSEMBLE, "settings.perturbations=2"),
+        overrides=PERTURBED,
+        hopper=("settings.uncertainty_decay=1e-4",),
         walker2d=("settings.uncertainty_decay=5e-5",),
     ),
     "ro2o": Cut(
         seeds=2,
-        overrides=(*ENSEMBLE, "settings.perturbations=2"),
+        overrides=PERTURBED,
+        hopper=("settings.uncertainty_decay=8.33e-5",),
         walker2d=("settings.uncertainty_decay=4.17e-5",),
     ),
-    "rlpd": Cut(seeds=2, overrides=("online.updates_per_step=4",)),
+    "rlpd": Cut(
+        seeds=2,
+        overrides=(
+            "online.updates_per_step=4",
+            "online.random_steps=1000",
+            "online.warmup_steps=1000",
+        ),
+    ),
 }
 BESIDE_D3RLPY = {
     "cql": (NARROW, "settings.action_samples=4", "settings.cql_weight=10"),
@@ -118,8 +136,10 @@ class Piece:
 
 def pieces() -> Iterator[Piece]:
     """Yield every run: part by part, and in each a whole seed before the next."""
+    for dataset in OFFLINE_DATASETS:
+        for seed in SEEDS:
+            yield from _offline(dataset, seed)
     for part in (
-        _offline,
         _beside_d3rlpy,
         _online,
         _comparison,
@@ -144,10 +164,9 @@ def _preference(seed: int) -> Iterator[Piece]:
         yield Piece("rlalign", "preference", f"{trainer}-textworld", seed, arguments)
 
 
-def _offline(seed: int) -> Iterator[Piece]:
-    for dataset in OFFLINE_DATASETS:
-        for agent, changes in (("iql", ()), ("awac", (NARROW,)), ("td3_bc", ())):
-            yield _offline_piece("offline", agent, dataset, seed, *changes)
+def _offline(dataset: str, seed: int) -> Iterator[Piece]:
+    for agent, changes in (("iql", ()), ("awac", (NARROW,)), ("td3_bc", ())):
+        yield _offline_piece("offline", agent, dataset, seed, *changes)
 
 
 def _beside_d3rlpy(seed: int) -> Iterator[Piece]:
@@ -215,7 +234,7 @@ def _comparison(seed: int) -> Iterator[Piece]:
     for dataset in COMPARED_DATASETS:
         for name, cut in COMPARED.items():
             if seed < cut.seeds:
-                more = cut.walker2d if dataset.startswith("walker2d") else ()
+                more = cut.walker2d if dataset.startswith("walker2d") else cut.hopper
                 agent = cut.agent or name
                 piece = _onward_piece("comparison", agent, dataset, seed, *cut.overrides, *more)
                 yield replace(piece, name=f"{name}-{dataset}")

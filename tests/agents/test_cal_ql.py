@@ -174,6 +174,18 @@ def test_trajectories_glued_together_get_returns_of_their_own(settings: dict[str
     assert np.array_equal(returns(glued, **settings), returns(marked, **settings))
 
 
+def test_rounded_next_observations_part_no_trajectories() -> None:
+    """As where s' was normalised and back: many dimensions off by a rounding error each."""
+    steps, layout = 200, Layout(29, 1)
+    walk = 10.0 * np.random.default_rng(0).normal(size=(steps + 1, 29)).astype(np.float32)
+    table = torch.zeros(steps, layout.width)
+    table[:, layout.columns["observations"]] = torch.from_numpy(walk[:-1])
+    later = torch.from_numpy(np.nextafter(walk[1:], np.float32(np.inf)))
+    table[:, layout.columns["next_observations"]] = later
+    dataset = Dataset(table, layout, np.array([steps]), "rounded")
+    assert trajectory_ends(dataset).tolist() == [steps]
+
+
 def test_dense_rewards_end_with_the_data_or_go_on_forever() -> None:
     dataset = chain([[1.0, 2.0], [3.0, 4.0]], [True, False])
     ended = returns(dataset, discount=0.5)
