@@ -13,6 +13,7 @@ import torch
 from gymnasium.spaces import Box
 
 from rlalign import cli
+from rlalign.checkpoint import Checkpoints
 from rlalign.data.dataset import load_dataset
 from rlalign.envs.vector import Environments
 from rlalign.errors import DatasetError, RlalignError
@@ -57,6 +58,26 @@ def test_online_phase_is_evaluated_at_an_interval_of_its_own(
     train(parse_recipe(recipe), tmp_path / "run", progress=False)
     offline = [("offline", step) for step in (0, 4, 8)]
     assert evaluated(tmp_path / "run") == [*offline, *(("online", step) for step in steps)]
+
+
+def test_how_often_a_run_is_evaluated_changes_nothing_of_what_it_learns(tmp_path: Path) -> None:
+    """RO2O's specification, invariant 20: the same buffer too."""
+    states = []
+    for every in (1, None):
+        recipe = document(
+            tmp_path,
+            online={"steps": 40, "warmup_steps": 8},
+            evaluation={"every": every, "episodes": 1},
+        )
+        run = tmp_path / f"every-{every}"
+        train(parse_recipe(recipe), run, progress=False)
+        tensors, _ = Checkpoints(run / "checkpoints").load()
+        states.append(tensors)
+    often, never = states
+    assert often.keys() == never.keys()
+    assert "phase/replay/table" in often
+    for name, tensor in often.items():
+        assert torch.equal(tensor, never[name]), name
 
 
 def offline_only(folder: Path, **changes: Any) -> Recipe:

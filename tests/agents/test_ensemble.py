@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -66,6 +66,34 @@ def test_the_penalty_of_a_batch_is_its_mean_square_whatever_the_level() -> None:
     wanted = (0.7 * q.std(0)).square().mean()
     for level in (0.0, 10.0):
         torch.testing.assert_close(uncertainty_penalty(q + level, weight), wanted)
+
+
+def test_the_penalty_alone_lowers_a_table_of_values_for_ever_and_keeps_its_spread() -> None:
+    """RO2O, invariant 17: every entry gets the same push."""
+    q = torch.tensor([0.0, 1.0, 4.0], dtype=torch.float64, requires_grad=True)
+    spread, means = disagreement(q.detach()), [q.detach().mean()]
+    for _ in range(200):
+        (gradient,) = torch.autograd.grad(uncertainty_penalty(q, torch.tensor(1.0)), q)
+        q.data.sub_(0.1 * gradient)
+        means.append(q.detach().mean())
+    assert all(later < earlier for earlier, later in pairwise(means))
+    # A straight line: 2 weight u / count at each step.
+    assert (means[0] - means[-1]).item() == pytest.approx(200 * 0.1 * 2 * spread.item() / 3)
+    torch.testing.assert_close(disagreement(q.detach()), spread)
+
+
+def test_in_the_data_the_penalty_s_bias_goes_as_the_critics_agree() -> None:
+    """RO2O, invariant 18: of the squared error beside it, the fixed point is the target itself."""
+    target = 5.0
+    q = torch.tensor([0.0, 1.0, 4.0, 9.0], dtype=torch.float64, requires_grad=True)
+    for step in range(400):
+        penalty = uncertainty_penalty(q, torch.tensor(1.0))
+        (gradient,) = torch.autograd.grad((q - target).square().sum() + 0.5 * penalty, q)
+        q.data.sub_(0.05 * gradient)
+        if step == 20:  # on the way there, values lie below what the error alone would give
+            alone = target + 0.9**21 * (torch.tensor([0.0, 1.0, 4.0, 9.0]).mean() - target)
+            assert q.detach().mean() < alone - 0.1
+    torch.testing.assert_close(q.detach(), torch.full_like(q, target), rtol=0, atol=1e-8)
 
 
 # Of smoothness.

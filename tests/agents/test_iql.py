@@ -149,6 +149,28 @@ def test_training_finds_the_expectile_of_two_outcomes(
     assert abs(before - value) > 0.05
 
 
+def test_higher_expectiles_give_higher_values_up_to_the_best_action_s() -> None:
+    """Invariant 2: the minimum of the loss in V rises with tau and ends at the maximum."""
+    outcomes = torch.tensor([-1.0, 0.0, 0.5, 3.0], dtype=torch.float64)
+    found = []
+    for expectile in (0.5, 0.7, 0.9, 0.99, 0.9999):
+        value = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([value], max_iter=200, line_search_fn="strong_wolfe")
+
+        def loss(value: Tensor = value, expectile: float = expectile) -> Tensor:
+            value.grad = None
+            result = expectile_loss(outcomes - value, expectile)
+            result.backward()
+            return result
+
+        optimizer.step(loss)
+        found.append(value.item())
+    assert found[0] == pytest.approx(outcomes.mean().item(), abs=1e-6)
+    assert found == sorted(found)
+    assert len(set(found)) == len(found)
+    assert found[-1] == pytest.approx(3.0, abs=2e-3)
+
+
 def test_advantage_weights_and_their_limit() -> None:
     """Invariant 3."""
     weight = advantage_weight(torch.tensor([0.0, 1.0, 2.0, 1000.0, -1000.0]), 3.0, 100.0)
