@@ -52,13 +52,13 @@ typing:  ## build/typing: the installed layout as links, for mypy and editors
 	@rm -rf build/typing && mkdir -p build/typing/rlalign
 	@ln -s $(CURDIR)/rlalign/* build/typing/rlalign/
 	@ln -s $(CURDIR)/agents $(CURDIR)/envs $(CURDIR)/recipes build/typing/rlalign/
-	@ln -s $(CURDIR)/tests $(CURDIR)/benchmarks build/typing/
+	@ln -s $(CURDIR)/tests $(CURDIR)/benchmarks $(CURDIR)/scripts build/typing/
 
 check: $(VENV)/.dev typing  ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	cd build/typing && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml \
-	  --cache-dir $(CURDIR)/.mypy_cache rlalign tests benchmarks
+	  --cache-dir $(CURDIR)/.mypy_cache rlalign tests benchmarks scripts
 
 format: $(VENV)/.dev  ## put format and import order right
 	$(BIN)/ruff check --fix --exit-zero --quiet .

@@ -121,19 +121,18 @@ def _table(title: str, columns: str, rows: list[str]) -> list[str]:
 
 def _compared(mine: Group, peer: Group | None = None) -> str:
     """Return the cells of a comparison with a peer, or with the mean of the data."""
-    cells = []
+    cells, chance = [], "–"
     for measure in (_final, _late):
-        ours = np.array([measure(run) for run in mine.runs])
-        theirs = np.array([measure(run) for run in peer.runs] if peer else [mine.behaviour])
-        difference = ours.mean() - theirs.mean()
-        shown = " against ".join(
-            mean_and_error(estimate(x)) for x in (ours, theirs)[: 1 + bool(peer)]
-        )
+        ours = [measure(run) for run in mine.runs]
+        theirs = [measure(run) for run in peer.runs] if peer else [mine.behaviour or 0.0]
+        difference = float(np.mean(ours) - np.mean(theirs))
+        shown = mean_and_error(estimate(ours))
+        if peer:
+            shown += f" against {mean_and_error(estimate(theirs))}"
         if len(ours) < 2 or (peer and len(theirs) < 2):
             cells += [shown, number(difference), "one seed"]
-            chance = "–"
             continue
-        error = (sem(ours) ** 2 + (sem(theirs) ** 2 if peer else 0.0)) ** 0.5
+        error = float(np.hypot(sem(ours), sem(theirs) if peer else 0.0))
         apart = abs(difference) > 2 * error
         verdict = ("better" if difference > 0 else "worse") if apart else "within"
         cells += [shown, f"{number(difference)} ± {number(error)}", verdict]
