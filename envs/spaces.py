@@ -18,16 +18,21 @@ def check_spaces(observation_space: Space[Any], action_space: Space[Any], name: 
     `name` is how the environment is called in the message. Raises EnvError.
     """
     if not isinstance(observation_space, Box) or len(observation_space.shape) != 1:
+        pixels = isinstance(observation_space, Box) and observation_space.dtype == np.uint8
         raise EnvError(
             f"{name} has observations {observation_space}, expected a Box of one dimension; "
-            "wrap it in gymnasium.wrappers.FlattenObservation"
+            + (
+                "agents do not learn from images"
+                if pixels
+                else "wrap it in gymnasium.wrappers.FlattenObservation"
+            )
         )
     if not isinstance(action_space, Box) or len(action_space.shape) != 1:
         raise EnvError(f"{name} has actions {action_space}, expected a Box of one dimension")
     if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
         raise EnvError(
             f"{name} has unbounded actions {action_space}; agents need finite bounds, "
-            "wrap it in gymnasium.wrappers.ClipAction or RescaleAction"
+            "give it some with gymnasium.wrappers.TransformAction(env, lambda a: a, Box(low, high))"
         )
     if not (action_space.low < action_space.high).all():
         raise EnvError(f"{name} has an action whose lower bound is not below its upper bound")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -209,10 +210,26 @@ class Agent(Interface, ABC):
         from rlalign.data.dataset import check_spaces as check_dataset
 
         check_dataset(dataset, self.observation_space, self.action_space)
+        self._warn_of_clipping(dataset)
         if self.learner.step_count == 0:
             self.preprocessing = Preprocessing.from_dataset(dataset, self.settings)
             self._set_transform()
         self.dataset = dataset
+
+    def _warn_of_clipping(self, dataset: Dataset) -> None:
+        """Say so where actions lie beyond the bounds: they are learned from as clipped to them."""
+        scale, actions = self.action_scale, dataset.actions
+        slack = 1e-3 * (scale.high - scale.low)
+        low, high = scale.low - slack, scale.high + slack
+        if (actions.min(0) >= low).all() and (actions.max(0) <= high).all():
+            return
+        beyond = ((actions < low) | (actions > high)).any(1).mean()
+        warnings.warn(
+            f"{dataset.name}: {beyond:.1%} of the actions lie outside the environment's bounds "
+            f"(from {actions.min():.4g} to {actions.max():.4g}) and are clipped to them; were they "
+            "recorded in other units?",
+            stacklevel=2,
+        )
 
     def update(self, source: Source, steps: int) -> None:
         """Apply `steps` updates on batches drawn from `source`.
@@ -227,8 +244,8 @@ class Agent(Interface, ABC):
 
     def fit(
         self,
-        dataset: Dataset,
-        steps: int,
+        dataset: Dataset | str | Path,
+        steps: float,
         *,
         evaluate_every: int | None = None,
         evaluation_episodes: int = 10,
@@ -237,8 +254,8 @@ class Agent(Interface, ABC):
         """Learn offline; what happens is logged through `logger` every 1000 updates.
 
         Args:
-            dataset: of this environment.
-            steps: gradient updates.
+            dataset: of this environment, or a name or path that `load_dataset` takes.
+            steps: gradient updates, a whole number.
             evaluate_every: updates between evaluations, recorded through `logger`; None for none.
             evaluation_episodes: episodes of each evaluation, on environments of their own.
             progress_bar: show one.

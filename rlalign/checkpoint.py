@@ -89,7 +89,10 @@ def load_state(path: str | Path) -> State:
             with zipfile.ZipFile(path) as archive:
                 data = archive.read("agent.safetensors")
         except (zipfile.BadZipFile, KeyError) as error:
-            raise CheckpointError(f"{path}: not an archive written by rlalign") from error
+            raise CheckpointError(
+                f"{path}: not an archive written by rlalign; models of stable-baselines3 are read "
+                "by rlalign.interop.sb3.load_sb3_policy"
+            ) from error
     try:
         tensors = load(data)
         length = int.from_bytes(data[:8], "little")
@@ -143,27 +146,44 @@ class Checkpoints:
         folders = [path for path in self.directory.glob("[!.]*") if path.is_dir()]
         return [path.name for path in sorted(folders, key=lambda path: path.stat().st_mtime_ns)]
 
+    @property
+    def latest(self) -> str | None:
+        """The name in the file ``latest``; the newest one's where that is lost; None: no one's."""
+        pointer = self.directory / "latest"
+        if pointer.is_file():
+            return pointer.read_text().strip()
+        return self.names()[-1] if self.names() else None
+
     def load(self, name: str = "latest") -> State:
         """Read a checkpoint.
 
         Raises:
-            CheckpointError: if there is none, or it is damaged or was changed.
+            CheckpointError: if there is none, or it is damaged or was changed; others that are
+                there are named.
         """
+        if name == "latest":
+            latest = self.latest
+            if latest is None:
+                raise CheckpointError(f"{self.directory}: holds no checkpoint")
+            name = latest
+        try:
+            return self._read(self.directory / name)
+        except CheckpointError as error:
+            others = [other for other in self.names() if other != name]
+            known = f"; there are {', '.join(others)}" if others else ""
+            raise CheckpointError(f"{error}{known}") from error
+
+    @staticmethod
+    def _read(folder: Path) -> State:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        if name == "latest":
-            pointer = self.directory / "latest"
-            if not pointer.is_file():
-                raise CheckpointError(f"{self.directory}: holds no checkpoint")
-            name = pointer.read_text().strip()
-        folder = self.directory / name
         try:
             record = _unseal((folder / "state.json").read_bytes())
             data = (folder / "state.safetensors").read_bytes()
         except FileNotFoundError as error:
-            known = ", ".join(self.names()) or "none"
-            raise CheckpointError(f"{folder}: no such checkpoint; there are {known}") from error
+            what = "no such checkpoint" if not folder.is_dir() else "a checkpoint without its files"
+            raise CheckpointError(f"{folder}: {what}") from error
         except (ValueError, KeyError) as error:
             raise CheckpointError(f"{folder / 'state.json'}: damaged or changed") from error
         if hashlib.sha256(data).hexdigest() != record["sha256"]:

@@ -121,8 +121,15 @@ def train(recipe: Recipe, directory: str | Path, *, progress: bool = True) -> di
     return _carry_out(experiment, run, None, progress)
 
 
-def resume(directory: str | Path, *, progress: bool = True) -> dict[str, Any]:
-    """Continue an interrupted run exactly where its latest checkpoint was made.
+def resume(
+    directory: str | Path, checkpoint: str = "latest", *, progress: bool = True
+) -> dict[str, Any]:
+    """Continue an interrupted run exactly where a checkpoint was made.
+
+    Args:
+        directory: of the run.
+        checkpoint: its name; what the run did after it is done again.
+        progress: show a progress bar on stderr.
 
     Raises:
         CheckpointError: if the run is finished, damaged, or its dataset has changed.
@@ -137,12 +144,25 @@ def resume(directory: str | Path, *, progress: bool = True) -> dict[str, Any]:
             f"the run began with {recorded['fingerprint'][:12]}"
         )
     checkpoints = Checkpoints(run.checkpoints, run.recipe.checkpoint.keep)
-    saved = checkpoints.load() if (run.checkpoints / "latest").is_file() else None
+    saved = None
+    if checkpoint != "latest" or checkpoints.latest is not None:
+        saved = checkpoints.load(checkpoint)
+    elif _had_checkpoint(run):
+        raise CheckpointError(
+            f"{run.checkpoints}: holds no checkpoint any more, though the run went on beyond its "
+            "first; train anew in another directory"
+        )
     if saved:
         # A checkpoint of something else is refused here, before the logs are cut back to it.
         experiment.agent.load_state_dict(*part(saved, "agent"))
     run.rewind(saved[1]["mark"] if saved else {})
     return _carry_out(experiment, run, saved, progress)
+
+
+def _had_checkpoint(run: RunDirectory) -> bool:
+    """Whether the logs go beyond where the first checkpoint was made."""
+    every = run.recipe.checkpoint.every
+    return any(row["step"] > every for row in run.metrics()) or not run.checkpoints.is_dir()
 
 
 def load_run(

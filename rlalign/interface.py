@@ -57,6 +57,11 @@ class Interface:
         Raises:
             EnvError: for observations of another shape.
         """
+        if isinstance(observation, tuple | dict):
+            raise EnvError(
+                f"observations must be an array, got a {type(observation).__name__}"
+                + ("; env.reset() returns one and a dictionary" * isinstance(observation, tuple))
+            )
         wanted, found = self.observation_space.shape, np.shape(observation)
         single = found == wanted
         if not single and found[1:] != wanted:

@@ -13,11 +13,14 @@ LOCK = ".lock"
 
 def require_free(path: Path) -> None:
     """Raise `CheckpointError` unless a run can be made at `path`."""
-    if path.is_dir() and not is_free(path):
-        raise CheckpointError(
-            f"{path}: the run directory exists already; `rlalign resume {path}` continues it, "
-            "another --out keeps it"
-        )
+    if not path.is_dir() or is_free(path):
+        return
+    if not (path / "run.json").is_file():
+        raise CheckpointError(f"{path}: the folder exists already, with other files in it")
+    raise CheckpointError(
+        f"{path}: the run directory exists already; `rlalign resume {path}` continues it unless it "
+        "is finished, another --out keeps it"
+    )
 
 
 def is_free(path: Path) -> bool:

@@ -24,6 +24,18 @@ def require(condition: bool, name: str, value: object, expected: str) -> None:
         raise SettingsError(f"setting {name} must be {expected}, got {value!r}")
 
 
+def whole_number(name: str, value: Any, least: int = 0) -> int:
+    """Return a number of steps, given as an int or as a float such as 1e5.
+
+    Raises SettingsError where it is none, or below `least`.
+    """
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = float(value)
+        if number.is_integer() and number >= least:
+            return int(number)
+    raise SettingsError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
 def require_bounds(name: str, bounds: tuple[float, ...]) -> None:
     """Raise SettingsError unless `bounds` are a lower and a higher number."""
     ordered = len(bounds) == 2 and bounds[0] < bounds[1]

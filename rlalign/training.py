@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlalign.envs.vector import Environments, StepResult
-from rlalign.errors import EnvError, SettingsError
+from rlalign.errors import DatasetError, EnvError, SettingsError
 from rlalign.phases import Events, Intervals, OfflinePhase, OnlinePhase, Phase, run_phase
-from rlalign.settings import OnlineSettings, build_settings
+from rlalign.settings import OnlineSettings, build_settings, whole_number
 
 if TYPE_CHECKING:
     from rlalign.agent import Agent
@@ -21,14 +22,26 @@ if TYPE_CHECKING:
 
 def fit(
     agent: Agent,
-    dataset: Dataset,
-    steps: int,
+    dataset: Dataset | str | Path,
+    steps: float,
     *,
     evaluate_every: int | None,
     episodes: int,
     progress_bar: bool,
 ) -> None:
     """Run the offline phase of `Agent.fit`."""
+    from rlalign.data.dataset import Dataset, load_dataset
+
+    steps = whole_number("steps", steps)
+    if evaluate_every is not None:
+        evaluate_every = whole_number("evaluate_every", evaluate_every, least=1)
+    if isinstance(dataset, str | Path):
+        dataset = load_dataset(dataset)
+    if not isinstance(dataset, Dataset):
+        raise DatasetError(
+            f"fit needs a dataset, as load_dataset or Dataset.from_arrays make one, or its name; "
+            f"got {type(dataset).__name__}"
+        )
     phase = OfflinePhase(agent, dataset, steps)
     with _LoggerEvents(agent, episodes, steps if progress_bar else None) as events:
         run_phase(phase, Intervals(log=1000, evaluate=evaluate_every), events)
@@ -36,7 +49,7 @@ def fit(
 
 def learn(
     agent: Agent,
-    total_timesteps: int,
+    total_timesteps: float,
     *,
     callback: Any,
     log_interval: int,
@@ -51,6 +64,7 @@ def learn(
 
     if agent.environments is None:
         raise EnvError("learning online needs an environment: the agent was made from spaces")
+    total_timesteps = whole_number("total_timesteps", total_timesteps)
     settings = _online_settings(agent, online)
     if reset_num_timesteps:
         agent.num_timesteps = 0
@@ -99,6 +113,7 @@ class _LoggerEvents(Events):
     def __init__(self, agent: Agent, episodes: int, total: int | None) -> None:
         self.agent = agent
         self.episodes = episodes
+        self._started = time.perf_counter()
         self._bar: Any = None
         if total is not None:
             from tqdm import tqdm
@@ -115,6 +130,9 @@ class _LoggerEvents(Events):
     def on_log(self, phase: Phase, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             self.agent.logger.record(f"{phase.name}/{name}", value)
+        count = "updates" if phase.name == "offline" else "total_timesteps"
+        self.agent.logger.record(f"time/{count}", _count(phase))
+        self.agent.logger.record("time/time_elapsed", round(time.perf_counter() - self._started))
         self.agent.logger.dump(_count(phase))
 
     def on_evaluate(self, phase: Phase) -> None:

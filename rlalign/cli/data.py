@@ -73,6 +73,10 @@ def collect(
 
     if out is not None and out.exists():
         raise DatasetError(f"{out}: the file exists already")
+    if out is not None:
+        from rlalign.data.saving import require_writable
+
+        require_writable(out)  # said before anything is collected
     shown = progress_wanted(progress)
     if source.startswith("local/") and not Path(source).exists():
         from rlalign.data.local import collect_local, load_local
@@ -83,6 +87,11 @@ def collect(
                 "alone; leave --device out"
             )
         name = source.removeprefix("local/")
+        if environment is not None:
+            raise DatasetError(
+                f"{source}: --environment {environment}, but its policies act in an environment of "
+                "their own; leave --environment out"
+            )
         if out is None:
             dataset = load_local(name, transitions=transitions, seed=seed, progress=shown)
         else:

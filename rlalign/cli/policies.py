@@ -68,6 +68,9 @@ def _load(
     from rlalign.agent_files import load_any_agent
     from rlalign.checkpoint import load_state
 
+    bare = source.with_name(f"{source.name}.safetensors")
+    if not source.exists() and bare.exists():  # as `Agent.load` takes it
+        source = bare
     agent = load_any_agent(source, device=device)
     return agent, Venue(load_state(source)[1].get("environment"))
 

@@ -71,15 +71,20 @@ def train(
 
 def resume(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", "-c", help="An agent's: which one to go on from.")
+    ] = "latest",
     launch: Launch = None,
     processes: Processes = None,
     progress: Progress = None,
 ) -> None:
-    """Continue a run from its last checkpoint."""
+    """Continue a run from its last checkpoint, or from another one."""
     from rlalign.recipe import TrainerRecipe
     from rlalign.rundir import RunDirectory
 
     of_trainer = isinstance(RunDirectory.open(run).any_recipe, TrainerRecipe)
+    if of_trainer and checkpoint != "latest":
+        raise RecipeError(f"{run}: --checkpoint is for agents; a trainer goes on from its last one")
     if launch is not None:
         _require_trainer(of_trainer, str(run))
         _launch(launch, processes, ["resume", str(run)])
@@ -91,7 +96,7 @@ def resume(
         else:
             from rlalign.experiment import resume as resume_training
 
-            resume_training(run, progress=progress_wanted(progress))
+            resume_training(run, checkpoint, progress=progress_wanted(progress))
     _tell_result(run)
 
 

@@ -345,8 +345,19 @@ def load_dataset(
     if not path.exists() and not path.suffix:
         raise DatasetError(
             f"there is no file {path}, and a dataset's name begins with local/, d4rl/ or minari/"
+            + _meant(str(name))
         )
     return read_hdf5(path, horizon=horizon)
+
+
+def _meant(name: str) -> str:
+    """Return a hint where a name is known with its kind before it."""
+    from rlalign.data.d4rl import tasks
+    from rlalign.data.local import local_names
+
+    known = [f"local/{one}" for one in local_names()] + [f"d4rl/{task.name}" for task in tasks()]
+    found = [one for one in known if one.partition("/")[2] == name]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def check_spaces(dataset: Dataset, observation_space: Space[Any], action_space: Space[Any]) -> None:

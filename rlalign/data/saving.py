@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 _ROWS = 65_536
 
 
+def require_writable(path: Path) -> None:
+    """Raise `DatasetError` where no file can be made at `path`; its folder is made."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise DatasetError(f"{path}: the file could not be written ({_reason(error)})") from error
+
+
 @contextmanager
 def replacing(path: Path, *, size: int = 0) -> Iterator[Path]:
     """Give a temporary path beside `path` that becomes `path` when the block succeeds.

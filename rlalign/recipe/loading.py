@@ -53,7 +53,8 @@ def recipe_path(name_or_path: str | Path) -> Path:
         return shipped
     if path.suffix not in _SUFFIXES and (path / "recipe.yaml").is_file():
         return path / "recipe.yaml"
-    hint = _nearest(path.with_suffix("").as_posix(), list_recipes())
+    name = path.with_suffix("") if path.name else path
+    hint = _nearest(name.as_posix(), list_recipes())
     raise RecipeError(f"{name_or_path}: neither a recipe file nor a shipped recipe{hint}")
 
 

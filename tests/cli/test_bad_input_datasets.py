@@ -98,6 +98,7 @@ def test_dataset_of_another_task(refused: Any, recipe: Any, make_dataset: Any) -
         ("d4rl/hopper-medum-v2", "did you mean hopper-medium-v2"),
         ("local/hopper-medum-v0", "did you mean hopper-medium-v0"),
         ("hopper-medium-v2", "a dataset's name begins with local/, d4rl/ or minari/"),
+        ("hopper-medium-v0", "did you mean local/hopper-medium-v0 or d4rl/hopper-medium-v0?"),
     ],
 )
 def test_unknown_dataset(refused: Any, recipe: Any, name: str, expected: str) -> None:
@@ -134,6 +135,23 @@ def test_conversion_into_a_missing_folder(refused: Any, make_dataset: Any, tmp_p
 def test_collecting_without_a_file(refused: Any, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     assert "--out FILE.hdf5" in refused("collect", "run")
+
+
+def test_collecting_where_nothing_can_be_written(
+    refused: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said before anything is collected."""
+    from rlalign.data import local
+
+    monkeypatch.setattr(local, "collect_local", None)
+    (tmp_path / "file").write_text("mine")
+    sentence = refused("collect", "local/hopper-medium-v0", "--out", "file/data.hdf5")
+    assert sentence.startswith("file/data.hdf5: the file could not be written")
+
+
+def test_collecting_a_local_dataset_in_another_environment(refused: Any) -> None:
+    sentence = refused("collect", "local/hopper-medium-v0", "-e", "Walker2d-v5", "-o", "a.hdf5")
+    assert "leave --environment out" in sentence
 
 
 def test_collecting_over_a_file(refused: Any, make_dataset: Any) -> None:

@@ -67,7 +67,8 @@ def test_folder_of_something_else_is_not_trained_into(
     make_dataset()
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
-    assert "exists already" in refused("train", recipe(*LINES), "--out", "thesis")
+    sentence = refused("train", recipe(*LINES), "--out", "thesis")
+    assert sentence == "thesis: the folder exists already, with other files in it"
 
 
 @pytest.mark.parametrize("out", ["file", "file/run"])
@@ -111,6 +112,38 @@ def test_full_disk_while_training(recipe: Any, make_dataset: Any, tmp_path: Path
     assert "Traceback" not in done.stderr
     assert json.loads((tmp_path / "big" / "run.json").read_text())["status"] == "failed"
     assert not [p for p in (tmp_path / "big").rglob("*") if p.is_file() and p.stat().st_size > size]
+
+
+def test_damaged_checkpoint_names_the_one_to_go_on_from(refused: Any, run: Path) -> None:
+    unfinished(run)
+    (run / "checkpoints" / "latest").write_text("offline-00000004")
+    file = run / "checkpoints" / "offline-00000004" / "state.json"
+    content, weights = file.read_bytes(), file.with_name("state.safetensors").read_bytes()
+    for damage in (lambda: file.write_bytes(content[:-9]), file.unlink):
+        damage()
+        assert "; there are offline-00000002" in refused("resume", run)
+    assert cli.run(["resume", str(run), "--checkpoint", "offline-00000002"]) == 0
+    assert file.with_name("state.safetensors").read_bytes() == weights
+
+
+def test_run_whose_pointer_is_lost_goes_on_from_its_newest_checkpoint(run: Path) -> None:
+    unfinished(run)
+    shutil.rmtree(run / "checkpoints" / "offline-00000004")
+    (run / "checkpoints" / "latest").unlink()
+    begun = (run / "metrics.jsonl").read_text().splitlines()[0]
+    assert cli.run(["resume", str(run)]) == 0
+    assert (run / "metrics.jsonl").read_text().splitlines()[0] == begun
+
+
+@pytest.mark.parametrize("folder_too", [False, True])
+def test_run_without_its_checkpoints_does_not_begin_again(
+    refused: Any, run: Path, folder_too: bool
+) -> None:
+    unfinished(run)
+    shutil.rmtree(run / "checkpoints")
+    if not folder_too:
+        (run / "checkpoints").mkdir()
+    assert "holds no checkpoint any more" in refused("resume", run)
 
 
 def test_resuming_what_is_not_there(refused: Any) -> None:
