@@ -125,6 +125,7 @@ def _recipe(run: RunDirectory) -> TrainerRecipe:
 def _prepare(recipe: TrainerRecipe, directory: Path, *, progress: bool) -> _Parts:
     import torch
 
+    from rlalign.data.preferences.loading import check_source
     from rlalign.trainers.final_evaluation import check_evaluation, check_prompts
     from rlalign.trainers.models import TEXTWORLD, load_model, load_tokenizer, model_path
     from rlalign.trainers.preparation import check_length, describe, load_pairs
@@ -132,6 +133,8 @@ def _prepare(recipe: TrainerRecipe, directory: Path, *, progress: bool) -> _Part
 
     _quieten(progress)
     check_training(recipe)
+    for name in filter(None, (recipe.dataset, recipe.evaluation_dataset)):
+        check_source(name)  # said before a model is fetched, or the text world's is trained
     path = model_path(recipe.model.name, progress=progress)
     check_evaluation(recipe, path)
     if recipe.model.name == TEXTWORLD and "OMP_NUM_THREADS" not in os.environ:

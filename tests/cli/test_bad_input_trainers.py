@@ -107,6 +107,17 @@ def test_prompts_that_leave_no_room(refused: Any, mine: Path) -> None:
     assert "max_length" in sentence
 
 
+def test_missing_data_is_told_of_before_the_text_world_is_learned(
+    refused: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlalign.trainers import models
+
+    monkeypatch.setattr(models, "model_path", None)
+    for key in ("dataset", "evaluation_dataset"):
+        sentence = refused("train", "dpo/tiny", f"{key}=nofile.jsonl", "--out", "run")
+        assert sentence.startswith("nofile.jsonl: no such file or folder")
+
+
 def test_damaged_row_is_named(refused: Any, mine: Path, tmp_path: Path) -> None:
     rows = [*tiny.pairs(3).to_list(), {"prompt": "a", "chosen": "", "rejected": "b"}]
     save_pairs(tmp_path / "pairs.jsonl", rows)

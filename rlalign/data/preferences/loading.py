@@ -142,8 +142,21 @@ def _standard(
         yield pair
 
 
+def check_source(name: str) -> None:
+    """Raise `DatasetError` where a name is of no file, no text world and no hub dataset."""
+    path = Path(name).expanduser()
+    if path.exists() or name.partition("/")[0] == TEXTWORLD:
+        return
+    if path.suffix in SUFFIXES or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise DatasetError(
+            f"{name}: no such file or folder; preference data is a file ending in "
+            f"{', '.join(SUFFIXES)}, a folder of them, {TEXTWORLD}, or OWNER/NAME on the hub"
+        )
+
+
 def _open(name: str, reading: Reading) -> tuple[str, Rows]:
     """A name for messages, and a function that begins to read the rows."""
+    check_source(name)
     kind, _, part = name.partition("/")
     path = Path(name).expanduser()
     if path.exists():
@@ -155,11 +168,6 @@ def _open(name: str, reading: Reading) -> tuple[str, Rows]:
         split = part or reading.split
         pairs = preference_pairs(split)
         return f"{TEXTWORLD}/{split}", lambda: iter(pairs)
-    if path.suffix in SUFFIXES or name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise DatasetError(
-            f"{name}: no such file or folder; preference data is a file ending in "
-            f"{', '.join(SUFFIXES)}, a folder of them, {TEXTWORLD}, or OWNER/NAME on the hub"
-        )
     found = _from_hub(name, reading)
     return f"{name}, split {reading.split}", lambda: iter(found)
 
