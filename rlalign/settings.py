@@ -29,7 +29,7 @@ def whole_number(name: str, value: Any, least: int = 0) -> int:
 
     Raises SettingsError where it is none, or below `least`.
     """
-    if isinstance(value, Real) and not isinstance(value, bool):
+    if not isinstance(value, bool) and isinstance(value, Real):
         number = float(value)
         if number.is_integer() and number >= least:
             return int(number)
