@@ -57,10 +57,11 @@ class Interface:
         Raises:
             EnvError: for observations of another shape.
         """
-        if isinstance(observation, tuple | dict):
+        given: Any = observation
+        if isinstance(given, tuple):
             raise EnvError(
-                f"observations must be an array, got a {type(observation).__name__}"
-                + ("; env.reset() returns one and a dictionary" * isinstance(observation, tuple))
+                "observations must be an array, got a tuple; env.reset() returns one and a "
+                "dictionary"
             )
         wanted, found = self.observation_space.shape, np.shape(observation)
         single = found == wanted
