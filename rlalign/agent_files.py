@@ -32,15 +32,19 @@ def save_agent(agent: Agent, path: str | Path) -> None:
     save_state(path, (tensors, state))
 
 
+def with_ending(path: str | Path) -> Path:
+    """Return the file that a path with or without its ending names; itself where there is none."""
+    named = (Path(f"{path}{suffix}") for suffix in ("", *SUFFIXES))
+    return next((file for file in named if file.is_file()), Path(path))
+
+
 def load_agent(kind: type[A], path: str | Path, env: Any, device: str | torch.device) -> A:
     """Read an agent of class `kind` and give it environments, if there are any.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or of another agent.
     """
-    path = Path(path)
-    named = (Path(f"{path}{suffix}") for suffix in ("", *SUFFIXES))
-    path = next((file for file in named if file.is_file()), path)
+    path = with_ending(path)
     tensors, state = load_state(path)
     if state.get("agent") != kind.name:
         raise CheckpointError(f"{path}: holds agent {state.get('agent')!r}, not {kind.name!r}")

@@ -71,11 +71,11 @@ def collect(
     """
     from rlalign.data.verify import describe
 
-    if out is not None and out.exists():
-        raise DatasetError(f"{out}: the file exists already")
     if out is not None:
         from rlalign.data.saving import require_writable
 
+        if out.exists():
+            raise DatasetError(f"{out}: the file exists already")
         require_writable(out)  # said before anything is collected
     shown = progress_wanted(progress)
     if source.startswith("local/") and not Path(source).exists():

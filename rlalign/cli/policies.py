@@ -65,12 +65,10 @@ def _load(
         from rlalign.interop.sb3_policy import load_sb3_policy
 
         return load_sb3_policy(source, environment), Venue(None)
-    from rlalign.agent_files import load_any_agent
+    from rlalign.agent_files import load_any_agent, with_ending
     from rlalign.checkpoint import load_state
 
-    bare = source.with_name(f"{source.name}.safetensors")
-    if not source.exists() and bare.exists():  # as `Agent.load` takes it
-        source = bare
+    source = with_ending(source)  # as `Agent.load` takes it
     agent = load_any_agent(source, device=device)
     return agent, Venue(load_state(source)[1].get("environment"))
 

@@ -23,10 +23,10 @@ _ROWS = 65_536
 
 
 def require_writable(path: Path) -> None:
-    """Raise `DatasetError` where no file can be made at `path`; its folder is made."""
+    """Raise `DatasetError` where neither `path` nor its folder could be made; makes neither."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        existing = next(folder for folder in path.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise DatasetError(f"{path}: the file could not be written ({_reason(error)})") from error

@@ -69,8 +69,8 @@ offset of the log standard deviation, and another initialisation.
 
 IQL's recipes let the actor's rate fall along a cosine over the offline updates, as the paper's
 code does; d3rlpy's is constant unless asked otherwise, so beside it ours is trained that way too
-(`actor_schedule=constant`). On walker2d-medium-replay and hopper-medium 50,000 updates are too few:
-offline-longer has three times as many.
+(`actor_schedule=constant`). Whether 50,000 updates are too few on walker2d-medium-replay and
+hopper-medium is what offline-longer asks, with three times as many.
 
 Differences stand beside their standard errors: "within" is a difference of at most two of them,
 which with two or three seeds says little more than that none was shown. Between two evaluations of

@@ -150,7 +150,7 @@ def test_collecting_where_nothing_can_be_written(
 
 
 def test_collecting_a_local_dataset_in_another_environment(refused: Any) -> None:
-    sentence = refused("collect", "local/hopper-medium-v0", "-e", "Walker2d-v5", "-o", "a.hdf5")
+    sentence = refused("collect", "local/hopper-medium-v0", "-e", "Walker2d-v5", "-o", "new/a")
     assert "leave --environment out" in sentence
 
 

@@ -46,6 +46,11 @@ def agent_file(run: Path, tmp_path: Path) -> Path:
     return tmp_path / "agent.safetensors"
 
 
+def test_agent_is_named_with_and_without_its_ending(agent_file: Path) -> None:
+    for name in (agent_file, agent_file.with_suffix("")):
+        assert cli.run(["evaluate", str(name), "--episodes", "1"]) == 0
+
+
 def unfinished(run: Path) -> None:
     """Put a finished run back to its first checkpoint, in the middle of its phase."""
     (run / "checkpoints" / "latest").write_text("offline-00000002")
