@@ -20,7 +20,16 @@ class RecipeError(RlalignError):
 
 
 class SettingsError(RlalignError, ValueError):
-    """A setting of an agent lies outside its range or does not exist."""
+    """A setting of an agent lies outside its range or does not exist.
+
+    Args:
+        sentence: what is wrong.
+        setting: its name, where it is one setting that is wrong.
+    """
+
+    def __init__(self, sentence: str, setting: str = "") -> None:
+        super().__init__(sentence)
+        self.setting = setting
 
 
 class CheckpointError(RlalignError):

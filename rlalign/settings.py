@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, cast
 
 from rlalign.errors import SettingsError
+from rlalign.setting_hints import setting_hint
 
 S = TypeVar("S")
 
@@ -21,7 +21,7 @@ S = TypeVar("S")
 def require(condition: bool, name: str, value: object, expected: str) -> None:
     """Raise SettingsError in one sentence unless `condition` holds."""
     if not condition:
-        raise SettingsError(f"setting {name} must be {expected}, got {value!r}")
+        raise SettingsError(f"setting {name} must be {expected}, got {value!r}", name)
 
 
 def whole_number(name: str, value: Any, least: int = 0) -> int:
@@ -33,7 +33,7 @@ def whole_number(name: str, value: Any, least: int = 0) -> int:
         number = float(value)
         if number.is_integer() and number >= least:
             return int(number)
-    raise SettingsError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    raise SettingsError(f"{name} must be a whole number of at least {least}, got {value!r}", name)
 
 
 def require_bounds(name: str, bounds: tuple[float, ...]) -> None:
@@ -149,6 +149,20 @@ class OnlineSettings:
         for name in ("offline_fraction", "final_offline_fraction"):
             require(0.0 <= getattr(self, name) <= 1.0, name, getattr(self, name), "in [0, 1]")
 
+    def without_effect(self, given: Iterable[str]) -> list[str]:
+        """Return those names of settings that mean nothing under this `replay`."""
+        annealed = self.replay == "annealed"
+        used = {
+            "offline_fraction": annealed or self.replay == "mixture",
+            "final_offline_fraction": annealed,
+            "anneal_steps": annealed,
+        }
+        return [name for name in given if not used.get(name, True)]
+
+
+def _names(settings_type: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(settings_type)]
+
 
 @cache
 def _types(settings_type: Hashable) -> dict[str, Any]:
@@ -168,13 +182,13 @@ def build_settings(settings_type: type[S], values: Mapping[str, Any], owner: str
             or one out of range.
     """
     kind = cast(Any, settings_type)
-    names = [field.name for field in dataclasses.fields(kind)]
+    names = _names(kind)
     checked: dict[str, Any] = {}
     for name, value in values.items():
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names)}"
-            raise SettingsError(f"agent {owner} has no setting {name!r}{hint}")
+            online = [] if kind is OnlineSettings else _names(OnlineSettings)
+            hint = setting_hint(name, names, online)
+            raise SettingsError(f"agent {owner} has no setting {name!r}{hint}", name)
         checked[name] = _convert(name, value, _types(kind)[name])
     return settings_type(**checked)
 
@@ -206,7 +220,7 @@ def _convert(name: str, value: Any, wanted: Any) -> Any:
             return int(value)
     elif isinstance(value, wanted):
         return value
-    raise SettingsError(f"setting {name} must be {_describe(wanted)}, got {value!r}")
+    raise SettingsError(f"setting {name} must be {_describe(wanted)}, got {value!r}", name)
 
 
 def _describe(wanted: Any) -> str:

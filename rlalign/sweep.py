@@ -22,9 +22,13 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep: where it goes and what it is trained by."""
+    """One run of a sweep: where it goes and what it is trained by.
+
+    `point` names it among the others by the settings that vary, and is empty where none does.
+    """
 
     directory: Path
+    point: str
     recipe_name: str
     overrides: tuple[str, ...]
     recipe: AnyRecipe
@@ -80,6 +84,7 @@ def plan(recipe: str, grid: Sequence[str], *, seeds: int, folder: Path) -> list[
             jobs.append(
                 Job(
                     directory=folder / _folder_name(name) / f"seed-{seed}",
+                    point=name,
                     recipe_name=recipe,
                     overrides=overrides,
                     recipe=load_any_recipe(recipe, overrides),
@@ -93,7 +98,7 @@ def run_sweep(jobs: Sequence[Job], engine: Engine, *, tell: Tell) -> list[Failur
     from rlalign.recipe import check_recipe
 
     for job in jobs:
-        check_recipe(job.recipe, job.recipe_name)
+        check_recipe(job.recipe, job.recipe_name, job.overrides)
     commands = {index: job.command() for index, job in enumerate(jobs)}
     done = [index for index, command in commands.items() if command is None]
     todo = {index: command for index, command in commands.items() if command is not None}
@@ -107,7 +112,8 @@ def run_sweep(jobs: Sequence[Job], engine: Engine, *, tell: Tell) -> list[Failur
         for count, (index, outcome) in enumerate(outcomes, start=len(done) + 1):
             directory = jobs[index].directory
             if outcome.code == 0:
-                tell(f"[{count}/{len(jobs)}] {outcome.last_line}")
+                point = f"{jobs[index].point}: " if jobs[index].point else ""
+                tell(f"[{count}/{len(jobs)}] {point}{outcome.last_line}")
             else:
                 reason = outcome.last_line or f"exit code {outcome.code}"
                 failures.append(Failure(directory, reason.removeprefix("error: ")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy as np
 from rlalign.envs.vector import Environments, StepResult
 from rlalign.errors import DatasetError, EnvError, SettingsError
 from rlalign.phases import Events, Intervals, OfflinePhase, OnlinePhase, Phase, run_phase
+from rlalign.setting_hints import no_effect
 from rlalign.settings import OnlineSettings, build_settings, whole_number
 
 if TYPE_CHECKING:
@@ -99,6 +101,9 @@ def _online_settings(agent: Agent, online: Mapping[str, Any]) -> OnlineSettings:
     if agent.replay_buffer is not None:
         known["buffer_size"] = agent.replay_buffer.capacity
     settings = build_settings(OnlineSettings, {**known, **online}, agent.name)
+    unused = settings.without_effect(online)
+    if unused:
+        warnings.warn(no_effect(unused, settings.replay), stacklevel=4)
     if settings.environments != count:
         raise SettingsError(
             f"setting environments is {settings.environments}, but the agent has {count}: give it "

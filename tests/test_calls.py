@@ -40,6 +40,11 @@ def test_steps_are_whole_numbers(steps: Any) -> None:
         online_agent().learn(steps)
 
 
+def test_a_share_without_effect_is_told() -> None:
+    with pytest.warns(UserWarning, match="offline_fraction without effect, since replay is 'onl"):
+        online_agent().learn(3, offline_fraction=0.3)
+
+
 def test_an_interval_of_nothing_is_refused() -> None:
     with pytest.raises(SettingsError, match="evaluate_every must be a whole number of at least 1"):
         make("iql").fit(random_dataset(), 10, evaluate_every=0)

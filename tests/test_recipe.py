@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from rlalign.errors import RecipeError
-from rlalign.recipe import Recipe, dump_recipe, list_recipes, load_recipe, parse_recipe, recipe_path
+from rlalign.recipe import (
+    Recipe,
+    check_recipe,
+    dump_recipe,
+    list_recipes,
+    load_recipe,
+    parse_recipe,
+    recipe_path,
+)
 
 SMALL = """\
 agent: iql
@@ -193,6 +201,15 @@ def test_mixture_needs_a_dataset() -> None:
     online = {"steps": 5, "replay": "mixture"}
     with pytest.raises(RecipeError, match="no dataset to mix in"):
         parse_recipe({"agent": "sac", "environment": "Hopper-v5", "online": online})
+
+
+def test_share_without_effect_is_told() -> None:
+    changes = ["online.steps=5", "online.offline_fraction=0.3"]
+    recipe = load_recipe("iql/hopper-medium-v2", changes)
+    with pytest.warns(UserWarning, match="the command line: online offline_fraction without eff"):
+        check_recipe(recipe, "mine", changes)
+    recipe = load_recipe("iql/hopper-medium-v2", [*changes, "online.replay=mixture"])
+    check_recipe(recipe, "mine", changes)  # no warning, which would be an error here
 
 
 def test_online_recipe_needs_no_dataset() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from rlalign.agents import AGENTS
 from rlalign.errors import SettingsError
+from rlalign.setting_hints import OTHER_NAMES
 from rlalign.settings import AgentSettings, OnlineSettings, build_settings
 
 
@@ -72,6 +73,46 @@ def test_impossible_settings_are_refused_in_one_sentence(values: dict, told: str
     with pytest.raises(SettingsError, match=told) as caught:
         build(**values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "meant"),
+    [
+        ("sac", "gamma", "'discount'"),
+        ("sac", "tau", "'target_rate'"),
+        ("td3", "policy_freq", "'policy_delay'"),
+        ("iql", "iql_tau", "'expectile'"),
+        ("cql", "conservative_weight", "'cql_weight'"),
+        ("sac", "lr", "'actor_learning_rate' or 'critic_learning_rate'"),
+        ("sac", "gradient_steps", "'updates_per_step', of the online phase"),
+        ("sac", "buffer_size", "'buffer_size', of the online phase"),
+    ],
+)
+def test_other_libraries_names_are_understood(name: str, given: str, meant: str) -> None:
+    with pytest.raises(SettingsError, match=f"no setting {given!r}; did you mean {meant}"):
+        build_settings(AGENTS[name].settings_type, {given: 1}, name)
+
+
+def test_every_hint_names_a_setting_that_exists() -> None:
+    kinds = [OnlineSettings, *(agent.settings_type for agent in AGENTS.values())]
+    known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    assert {name for names in OTHER_NAMES.values() for name in names} <= known
+    # A name that some agent has means just that, and needs no hint but where it is another's.
+    assert known.isdisjoint(OTHER_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("replay", "unused"),
+    [
+        ("online", ["offline_fraction", "final_offline_fraction", "anneal_steps"]),
+        ("union", ["offline_fraction", "final_offline_fraction", "anneal_steps"]),
+        ("mixture", ["final_offline_fraction", "anneal_steps"]),
+        ("annealed", []),
+    ],
+)
+def test_shares_that_a_replay_does_not_read(replay: Any, unused: list[str]) -> None:
+    names = [field.name for field in dataclasses.fields(OnlineSettings)]
+    assert OnlineSettings(replay=replay).without_effect(names) == unused
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,13 @@ def test_run_of_another_recipe_is_not_taken_for_ones_own(recipe: str, tmp_path: 
         run_sweep(jobs, Recorder(), tell=lambda line: None)
 
 
+def test_lines_name_what_varies(recipe: str, tmp_path: Path) -> None:
+    grid = ["settings.expectile=0.5,0.7", "offline.steps=1"]
+    told = list[str]()
+    run_sweep(plan(recipe, grid, seeds=1, folder=tmp_path), Recorder(), tell=told.append)
+    assert told == ["[1/2] settings.expectile=0.5: fine", "[2/2] settings.expectile=0.7: fine"]
+
+
 def test_failures_are_collected_with_their_reason(recipe: str, tmp_path: Path) -> None:
     jobs = plan(recipe, [], seeds=2, folder=tmp_path / "runs")
     engine = Recorder(2, "error: no space left")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -58,7 +60,20 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, 2 for a mistake that the user can put right, 130, 143."""
+    warnings.formatwarning = _one_line_if_ours(warnings.formatwarning)
     sys.exit(run(arguments))
+
+
+def _one_line_if_ours(others: Callable[..., str]) -> Callable[..., str]:
+    """Format rlalign's own warnings as a sentence, without the line of code that gave it."""
+    ours = str(Path(__file__).resolve().parents[1])
+
+    def format_(message: Any, category: Any, filename: str, *where: Any) -> str:
+        if category is UserWarning and filename.startswith(ours):
+            return f"warning: {message}\n"
+        return others(message, category, filename, *where)
+
+    return format_
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

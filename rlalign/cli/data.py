@@ -199,7 +199,9 @@ def verify(
         typer.echo(name)
         for finding in findings:
             typer.echo(f"  {finding.level:8}{finding.check:13}{finding.message}")
-        wrong += [f"{name}: {one.message}" for one in findings if one.level == "error"]
+        errors = [one.message for one in findings if one.level == "error"]
+        # A file that cannot be read is named in its message already.
+        wrong += [text if text.startswith(f"{name}: ") else f"{name}: {text}" for text in errors]
     if wrong:
         more = f" (and {len(wrong) - 1} more errors above)" if len(wrong) > 1 else ""
         raise DatasetError(wrong[0] + more)

@@ -37,5 +37,5 @@ def show(
     from rlalign.recipe import check_recipe, dump_recipe, load_any_recipe
 
     recipe = load_any_recipe(name, overrides or [])
-    check_recipe(recipe, name)
+    check_recipe(recipe, name, overrides or [])
     typer.echo(dump_recipe(recipe), nl=False)

@@ -52,7 +52,7 @@ def train(
     from rlalign.recipe import TrainerRecipe, check_recipe, load_any_recipe
 
     loaded = load_any_recipe(recipe, overrides or [])
-    check_recipe(loaded, recipe)
+    check_recipe(loaded, recipe, overrides or [])
     directory = out if out is not None else _free_directory(recipe, loaded.seed)
     if launch is not None:
         _require_trainer(isinstance(loaded, TrainerRecipe), recipe)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rlalign.errors import RecipeError
-from rlalign.recipe.messages import Origins, sentence, suggestion
+from rlalign.recipe.messages import COMMAND_LINE, Origins, sentence, suggestion
 from rlalign.recipe.schema import Recipe
 from rlalign.recipe.trainer_schema import TrainerRecipe
 from rlalign.recipe.yaml_files import parse_value, read_yaml, write_yaml
@@ -22,7 +22,6 @@ KINDS: Mapping[str, type[Recipe] | type[TrainerRecipe]] = {
     "agent": Recipe,
     "trainer": TrainerRecipe,
 }
-COMMAND_LINE = "the command line"
 _SUFFIXES = (".yaml", ".yml")
 
 

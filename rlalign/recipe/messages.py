@@ -10,8 +10,18 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from rlalign.setting_hints import OTHER_NAMES
+
+COMMAND_LINE = "the command line"
 Origins = dict[tuple[str, ...], str]
 """Which file (or the command line) wrote a key last."""
+
+
+def written_in(key: str, source: str, overrides: Sequence[str]) -> str:
+    """Say who wrote a dotted key last: the command line if it overrides it, else the recipe."""
+    keys = (override.partition("=")[0].strip() for override in overrides)
+    overridden = any(key == one or key.startswith(f"{one}.") for one in keys)
+    return COMMAND_LINE if overridden else source
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -73,7 +83,8 @@ def _expectation(error: ErrorDetails) -> str:
 def _hint(location: Sequence[str], model: type[BaseModel]) -> str:
     """The nearest name beside the unknown key, else the same name in another section."""
     fields = list(_fields_at(location[:-1], model))
-    near = suggestion(location[-1], fields)
+    meant = [name for name in OTHER_NAMES.get(location[-1], ()) if name in fields]
+    near = suggestion(meant[0] if meant else location[-1], fields)
     if near:
         return near
     elsewhere = [name for name in _dotted(model) if name.split(".")[-1] == location[-1]]

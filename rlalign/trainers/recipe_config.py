@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlalign.errors import RecipeError, SettingsError
-from rlalign.recipe.messages import suggestion
+from rlalign.recipe.messages import suggestion, written_in
 from rlalign.trainers import TRAINERS
 
 if TYPE_CHECKING:
@@ -24,22 +24,25 @@ def trainer_class(recipe: TrainerRecipe, source: str = "recipe") -> type[Prefere
     return _classes(recipe, source)[1]
 
 
-def check_training(recipe: TrainerRecipe, source: str = "recipe") -> None:
+def check_training(
+    recipe: TrainerRecipe, source: str = "recipe", overrides: Sequence[str] = ()
+) -> None:
     """Check the `training:` section without making the config.
 
     Raises `RecipeError` for an unknown trainer or field (with the nearest name) and for a value
     of another type.
     """
-    kind = _classes(recipe, source)[0]
+    kind = _classes(recipe, written_in("trainer", source, overrides))[0]
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind) if field.init]
     for name, value in recipe.training.items():
+        where = written_in(f"training.{name}", source, overrides)
         if name not in names:
             hint = suggestion(name, names)
-            raise RecipeError(f"{source}: {kind.__name__} has no field training.{name}{hint}")
+            raise RecipeError(f"{where}: {kind.__name__} has no field training.{name}{hint}")
         if not _fits(value, hints[name]):
             raise RecipeError(
-                f"{source}: training.{name} must be {_describe(hints[name])}, got {value!r}"
+                f"{where}: training.{name} must be {_describe(hints[name])}, got {value!r}"
             )
 
 

@@ -32,6 +32,10 @@ def test_missing_file(refused: Any, using: list[str]) -> None:
     assert "data.hdf5" in refused(*using)
 
 
+def test_missing_file_is_named_once(refused: Any) -> None:
+    assert refused("data", "verify", "nope.hdf5") == "nope.hdf5: there is no such file"
+
+
 def test_truncated_file(refused: Any, using: list[str], make_dataset: Any) -> None:
     path = make_dataset(rows=4000)
     whole = path.read_bytes()

@@ -74,6 +74,9 @@ def test_missing_base(refused: Any, recipe: Any) -> None:
         ("online.replay=mixtur", "online.replay must be "),
         ("agent=iqll", "there is no agent 'iqll'; did you mean 'iql'?"),
         ("settings.expectle=0.9", "iql has no setting 'expectle'; did you mean 'expectile'?"),
+        ("settings.gamma=0.9", "iql has no setting 'gamma'; did you mean 'discount'?"),
+        ("settings.learning_starts=9", "did you mean 'warmup_steps' or 'random_steps', of the on"),
+        ("online.learning_starts=9", "'online.learning_starts'; did you mean 'warmup_steps'?"),
         ("settings.expectile=1.5", "expectile must be"),
         ("settings.expectile=high", "expectile must be a finite number, got 'high'"),
         ("settings.batch_size=0", "batch_size must be at least 1, got 0"),
@@ -87,6 +90,25 @@ def test_wrong_override(
 ) -> None:
     make_dataset()
     assert expected in refused("train", recipe(*OFFLINE), override)
+
+
+@pytest.mark.parametrize("mistake", ["settings.gamma=0.9", "settings.discount=2", "agent=iqll"])
+def test_the_place_of_a_mistake_is_named(
+    refused: Any, recipe: Any, make_dataset: Any, mistake: str
+) -> None:
+    make_dataset()
+    path, right = recipe(*OFFLINE), "settings.expectile=0.8"
+    assert refused("train", path, right, mistake).startswith("the command line: ")
+    assert refused("sweep", path, right, mistake, "--out", "o").startswith("the command line: ")
+    assert refused("recipes", "show", path, right, mistake).startswith("the command line: ")
+
+
+def test_mistake_in_the_file_is_not_the_command_lines(
+    refused: Any, recipe: Any, make_dataset: Any
+) -> None:
+    make_dataset()
+    path = recipe(*OFFLINE, "settings: {gamma: 0.9}")
+    assert refused("train", path, "settings.expectile=0.8").startswith(f"{path}: agent iql")
 
 
 def test_recipe_that_trains_nothing(refused: Any, recipe: Any) -> None:
