@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from rlalign.phases import (
     Phase,
     run_phase,
 )
+from rlalign.prolonging import phase_steps, prolonged, require_constant_rates, steps_done
 from rlalign.recipe import Recipe, agent_class, agent_settings, online_settings
 from rlalign.run_events import RunEvents
 from rlalign.rundir import RunDirectory
@@ -78,8 +80,7 @@ class Experiment:
     @property
     def phases(self) -> list[str]:
         """The phases the recipe asks for, in order."""
-        steps = {"offline": self.recipe.offline.steps, "online": self.recipe.online.steps}
-        return [name for name, count in steps.items() if count]
+        return list(phase_steps(self.recipe))
 
     def describe_dataset(self) -> dict[str, Any] | None:
         """Name, fingerprint and behaviour scores, as run.json holds them."""
@@ -122,27 +123,29 @@ def train(recipe: Recipe, directory: str | Path, *, progress: bool = True) -> di
 
 
 def resume(
-    directory: str | Path, checkpoint: str = "latest", *, progress: bool = True
+    directory: str | Path,
+    checkpoint: str = "latest",
+    *,
+    changes: Sequence[str] = (),
+    progress: bool = True,
 ) -> dict[str, Any]:
-    """Continue an interrupted run exactly where a checkpoint was made.
+    """Continue an interrupted run exactly where a checkpoint was made, or a finished one beyond.
 
     Args:
         directory: of the run.
         checkpoint: its name; what the run did after it is done again.
+        changes: overrides of what lies ahead, such as ``online.steps=1e5``; see `prolonged`.
         progress: show a progress bar on stderr.
 
     Raises:
-        CheckpointError: if the run is finished, damaged, or its dataset has changed.
+        CheckpointError: if the run is finished and nothing more is wanted of it, is damaged, or its
+            dataset has changed.
+        RecipeError: for a change of what has been done.
     """
-    run = RunDirectory.open_unfinished(directory)
+    run = RunDirectory.open(directory)
+    if run.status == "finished" and not changes:
+        raise _finished(run)
     _limit_threads()
-    experiment = Experiment.from_recipe(run.recipe)
-    recorded, found = run.info.get("dataset"), experiment.describe_dataset()
-    if recorded and found and recorded["fingerprint"] != found["fingerprint"]:
-        raise CheckpointError(
-            f"{directory}: dataset {found['name']} has fingerprint {found['fingerprint'][:12]}, "
-            f"the run began with {recorded['fingerprint'][:12]}"
-        )
     checkpoints = Checkpoints(run.checkpoints, run.recipe.checkpoint.keep)
     saved = None
     if checkpoint != "latest" or checkpoints.latest is not None:
@@ -152,11 +155,34 @@ def resume(
             f"{run.checkpoints}: holds no checkpoint any more, though the run went on beyond its "
             "first; train anew in another directory"
         )
+    reached = steps_done(run.recipe, saved)
+    recipe = prolonged(run, changes, reached) if changes else run.recipe
+    left = [name for name, steps in phase_steps(recipe).items() if steps > reached.get(name, 0)]
+    if run.status == "finished" and not left:
+        raise _finished(run)
+    experiment = Experiment.from_recipe(recipe)
+    require_constant_rates(experiment.agent, run.recipe, recipe, str(directory))
+    recorded, found = run.info.get("dataset"), experiment.describe_dataset()
+    if recorded and found and recorded["fingerprint"] != found["fingerprint"]:
+        raise CheckpointError(
+            f"{directory}: dataset {found['name']} has fingerprint {found['fingerprint'][:12]}, "
+            f"the run began with {recorded['fingerprint'][:12]}"
+        )
     if saved:
         # A checkpoint of something else is refused here, before the logs are cut back to it.
         experiment.agent.load_state_dict(*part(saved, "agent"))
     run.rewind(saved[1]["mark"] if saved else {})
+    if changes:
+        run.replace_recipe(recipe)
     return _carry_out(experiment, run, saved, progress)
+
+
+def _finished(run: RunDirectory) -> CheckpointError:
+    more = run.recipe.online.steps + 10_000
+    return CheckpointError(
+        f"{run.path}: the run is finished; there is nothing to resume, unless it is given more, "
+        f"such as online.steps={more}"
+    )
 
 
 def _had_checkpoint(run: RunDirectory) -> bool:
@@ -206,12 +232,11 @@ def _carry_out(
             if saved is not None:
                 # Before any phase is made: a phase begins from the agent as it is then.
                 events.restore_agent(saved)
-                finished = int(saved[1]["phases_finished"])
+                finished = _phases_finished(experiment, saved)
             for index, name in enumerate(experiment.phases):
                 if index < finished:
                     continue
                 phase = experiment.phase(name)
-                events.index = index
                 if saved is not None and saved[1]["phase_name"] == name:
                     events.restore(phase, saved)
                 run_phase(phase, _intervals(recipe, name), events)
@@ -235,6 +260,14 @@ def _carry_out(
     run.write_scores(scores)
     run.finish("finished")
     return scores
+
+
+def _phases_finished(experiment: Experiment, saved: Any) -> int:
+    """Return how many of the recipe's phases had ended, which may be longer than it was then."""
+    name, state = saved[1]["phase_name"], saved[1]
+    done = part(saved, "phase")[1]["done"]
+    ended = done >= phase_steps(experiment.recipe)[name] and not state.get("owes_evaluation", False)
+    return experiment.phases.index(name) + int(ended)
 
 
 def _intervals(recipe: Recipe, phase: str) -> Intervals:

@@ -268,8 +268,11 @@ def _source(
 def _rows(
     layout: Layout, observations: np.ndarray, actions: np.ndarray, result: StepResult
 ) -> Tensor:
-    """Pack a vector step into rows [count, width]; only true terminations end the bootstrap."""
-    rows = torch.empty(len(observations), layout.width)
+    """Pack a vector step into rows [count, width]; only true terminations end the bootstrap.
+
+    Extra columns are 0 until their episode has ended.
+    """
+    rows = torch.zeros(len(observations), layout.width)
     batch = Batch(rows, layout)
     batch.observations.copy_(torch.from_numpy(observations))
     batch.actions.copy_(torch.from_numpy(actions))

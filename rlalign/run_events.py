@@ -30,7 +30,6 @@ class RunEvents(Events):
         self.experiment = experiment
         self.run = run
         self.checkpoints = Checkpoints(run.checkpoints, experiment.recipe.checkpoint.keep)
-        self.index = 0
         self._seconds = 0.0  # of earlier parts of this run
         self._started = time.perf_counter()
         self._signal: int | None = None
@@ -67,11 +66,9 @@ class RunEvents(Events):
 
     def _save(self, phase: Phase, *, owes_evaluation: bool = False) -> None:
         tensors, values = join(agent=self.experiment.agent.state_dict(), phase=phase.state_dict())
-        complete = phase.done >= phase.steps and not owes_evaluation
         state = {
             **values,
             "phase_name": phase.name,
-            "phases_finished": self.index + int(complete),
             "mark": self.run.mark(),
             "seconds": self._elapsed(),
             "owes_evaluation": owes_evaluation,

@@ -159,6 +159,12 @@ class RunDirectory:
         """Put the dataset's name, fingerprint and behaviour scores into run.json."""
         self._update(dataset=dict(dataset))
 
+    def replace_recipe(self, recipe: AnyRecipe) -> None:
+        """Write another recipe.yaml, atomically; for the run's only writer."""
+        from rlalign.recipe.yaml_files import write_yaml
+
+        write_atomic(self.path / "recipe.yaml", write_yaml(recipe.to_dict()).encode())
+
     def log_metrics(self, row: Mapping[str, Any]) -> None:
         """Append a row of metrics; `phase` and `step` are required."""
         self._append(METRICS, row)

@@ -78,12 +78,14 @@ def plan(recipe: str, grid: Sequence[str], *, seeds: int, folder: Path) -> list[
     jobs = []
     for values in itertools.product(*(values for _, values in axes)):
         point = dict(zip(names, values, strict=True))
-        name = ",".join(f"{key}={value}" for key, value in point.items() if key in varied)
+        name = _folder_name(
+            ",".join(f"{key}={value}" for key, value in point.items() if key in varied)
+        )
         for seed in range(seeds):
             overrides = (*(f"{key}={value}" for key, value in point.items()), f"seed={seed}")
             jobs.append(
                 Job(
-                    directory=folder / _folder_name(name) / f"seed-{seed}",
+                    directory=folder / name / f"seed-{seed}",
                     point=name,
                     recipe_name=recipe,
                     overrides=overrides,

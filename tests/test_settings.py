@@ -94,7 +94,7 @@ def test_other_libraries_names_are_understood(name: str, given: str, meant: str)
 
 
 def test_every_hint_names_a_setting_that_exists() -> None:
-    kinds = [OnlineSettings, *(agent.settings_type for agent in AGENTS.values())]
+    kinds: list[Any] = [OnlineSettings, *(agent.settings_type for agent in AGENTS.values())]
     known = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     assert {name for names in OTHER_NAMES.values() for name in names} <= known
     # A name that some agent has means just that, and needs no hint but where it is another's.

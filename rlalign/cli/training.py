@@ -14,7 +14,9 @@ from rlalign.cli.arguments import Overrides, Progress, RecipeName, progress_want
 from rlalign.errors import RecipeError
 
 TRAIN_EXAMPLE = "Example: rlalign train iql/local/hopper-medium-v0 seed=1 offline.steps=1e5"
-RESUME_EXAMPLE = "Example: rlalign resume runs/demo-seed0"
+RESUME_EXAMPLE = (
+    "Example: rlalign resume runs/demo-seed0, or rlalign resume runs/demo-seed0 online.steps=20000"
+)
 SWEEP_EXAMPLE = (
     "Example: rlalign sweep iql/local/hopper-medium-v0 --seeds 5 settings.expectile=0.7,0.9"
 )
@@ -71,6 +73,12 @@ def train(
 
 def resume(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What lies ahead of an agent, such as online.steps=100000.", metavar="KEY=VALUE"
+        ),
+    ] = None,
     checkpoint: Annotated[
         str, typer.Option("--checkpoint", "-c", help="An agent's: which one to go on from.")
     ] = "latest",
@@ -78,13 +86,18 @@ def resume(
     processes: Processes = None,
     progress: Progress = None,
 ) -> None:
-    """Continue a run from its last checkpoint, or from another one."""
+    """Continue a run from its last checkpoint, or from another one.
+
+    An agent's run that is finished goes on where it is given more steps, offline or online.
+    """
     from rlalign.recipe import TrainerRecipe
     from rlalign.rundir import RunDirectory
 
     of_trainer = isinstance(RunDirectory.open(run).any_recipe, TrainerRecipe)
     if of_trainer and checkpoint != "latest":
         raise RecipeError(f"{run}: --checkpoint is for agents; a trainer goes on from its last one")
+    if of_trainer and changes:
+        raise RecipeError(f"{run}: {changes[0]}, but a trainer's run goes on as it began")
     if launch is not None:
         _require_trainer(of_trainer, str(run))
         _launch(launch, processes, ["resume", str(run)])
@@ -96,7 +109,9 @@ def resume(
         else:
             from rlalign.experiment import resume as resume_training
 
-            resume_training(run, checkpoint, progress=progress_wanted(progress))
+            resume_training(
+                run, checkpoint, changes=changes or [], progress=progress_wanted(progress)
+            )
     _tell_result(run)
 
 

@@ -205,7 +205,7 @@ def test_sweep_trains_what_it_can_and_nothing_twice(
     command = ["sweep", str(recipe(*LINES)), "environment=Hopper-v5,Walker2d-v5", "--out", "runs"]
     assert cli.run([*command, "--jobs", "2"]) == 1
     told = capsys.readouterr()
-    assert "/2] iql on data.hdf5, seed 0" in told.out
+    assert "/2] environment=Hopper-v5: iql on data.hdf5, seed 0" in told.out
     first, second = told.err.splitlines()
     assert first == "1 of 2 runs failed:"
     assert second.startswith("  runs/environment=Walker2d-v5/seed-0: data.hdf5: observation size")
