@@ -19,7 +19,7 @@ OFFLINE_DATASETS = (
     "hopper-medium-v0",
 )
 PEER_DATASETS = OFFLINE_DATASETS[:2]
-LONGER_DATASETS = OFFLINE_DATASETS[2:]  # where IQL is still rising after 50,000 updates
+LONGER_DATASETS = OFFLINE_DATASETS[2:]  # where agents are still rising after 50,000 updates
 CONSTANT_RATE = "settings.actor_schedule=constant"
 ONLINE_TASKS = ("HalfCheetah-v5", "Hopper-v5")
 FINE_TUNED = "hopper-medium-replay-v0"
@@ -45,6 +45,7 @@ class Cut:
 
 
 TWO_LAYERS = "settings.hidden=[256,256]"
+OFFLINE_AGENTS: dict[str, tuple[str, ...]] = {"iql": (), "awac": (TWO_LAYERS,), "td3_bc": ()}
 # The comparison has two layers of 128 for all, and where critics are many, or are asked about many
 # actions or perturbed states, fewer of those: a fifth of the time of the recipes' sizes.
 NARROW = "settings.hidden=[128,128]"
@@ -142,6 +143,7 @@ def pieces() -> Iterator[Piece]:
         for seed in SEEDS:
             yield from _offline(dataset, seed)
     for part in (
+        _longer,
         _beside_d3rlpy,
         _online,
         _comparison,
@@ -149,7 +151,6 @@ def pieces() -> Iterator[Piece]:
         _preference,
         _constant_rate,
         _cloning,
-        _longer,
     ):
         for seed in SEEDS:
             yield from part(seed)
@@ -167,7 +168,7 @@ def _preference(seed: int) -> Iterator[Piece]:
 
 
 def _offline(dataset: str, seed: int) -> Iterator[Piece]:
-    for agent, changes in (("iql", ()), ("awac", (TWO_LAYERS,)), ("td3_bc", ())):
+    for agent, changes in OFFLINE_AGENTS.items():
         yield _offline_piece("offline", agent, dataset, seed, *changes)
 
 
@@ -185,10 +186,14 @@ def _constant_rate(seed: int) -> Iterator[Piece]:
 
 
 def _longer(seed: int) -> Iterator[Piece]:
+    """AWAC and TD3+BC, whose rates are constant, can go on from the shorter runs.
+
+    `rlalign resume COPY offline.steps=150000` gives the same weights as training anew.
+    """
     for dataset in LONGER_DATASETS:
-        for agent in ("iql", "td3_bc"):
+        for agent, changes in OFFLINE_AGENTS.items():
             steps = f"offline.steps={LONGER_UPDATES}"
-            yield _offline_piece("offline-longer", agent, dataset, seed, steps)
+            yield _offline_piece("offline-longer", agent, dataset, seed, steps, *changes)
 
 
 def _cloning(seed: int) -> Iterator[Piece]:
