@@ -124,6 +124,9 @@ class Piece:
         name: what is trained, a folder below the experiment's.
         seed: of the run.
         arguments: for `rlalign`, recipe and overrides; for the peers, algorithm and task.
+        shorter: an experiment whose run of this name and seed is this one cut short, so that it can
+            go on from there.
+        longer: the override that is between the two.
     """
 
     program: str
@@ -131,6 +134,8 @@ class Piece:
     name: str
     seed: int
     arguments: tuple[str, ...]
+    shorter: str = ""
+    longer: str = ""
 
     def directory(self, root: Path) -> Path:
         """Return the run directory."""
@@ -186,14 +191,12 @@ def _constant_rate(seed: int) -> Iterator[Piece]:
 
 
 def _longer(seed: int) -> Iterator[Piece]:
-    """AWAC and TD3+BC, whose rates are constant, can go on from the shorter runs.
-
-    `rlalign resume COPY offline.steps=150000` gives the same weights as training anew.
-    """
+    """The rate of IQL's actor falls to 0 in the shorter run; the others go on from there."""
+    steps = f"offline.steps={LONGER_UPDATES}"
     for dataset in LONGER_DATASETS:
         for agent, changes in OFFLINE_AGENTS.items():
-            steps = f"offline.steps={LONGER_UPDATES}"
-            yield _offline_piece("offline-longer", agent, dataset, seed, steps, *changes)
+            piece = _offline_piece("offline-longer", agent, dataset, seed, steps, *changes)
+            yield piece if agent == "iql" else replace(piece, shorter="offline", longer=steps)
 
 
 def _cloning(seed: int) -> Iterator[Piece]:

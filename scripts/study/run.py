@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+from rlalign.rundir import RunDirectory
 from scripts.study.plan import Piece, pieces
 from scripts.study.records import is_kept, keep
 
@@ -27,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def command(piece: Piece, directory: Path, d3rlpy_python: Path) -> list[str]:
     """Return what brings a run to its end."""
     if piece.program == "rlalign" and (directory / "run.json").exists():
-        return [*_rlalign(), "resume", str(directory), "--no-progress"]
+        longer = [piece.longer] if piece.longer else []
+        return [*_rlalign(), "resume", str(directory), *longer, "--no-progress"]
     if piece.program == "rlalign":
         return [
             *_rlalign(), "train", *piece.arguments, "--out", str(directory), "--no-progress",
@@ -39,6 +43,15 @@ def command(piece: Piece, directory: Path, d3rlpy_python: Path) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
+def begin_from(shorter: Path, directory: Path) -> None:
+    """Copy the shorter run if it has finished, whole or not at all."""
+    if (shorter / "run.json").exists() and RunDirectory.open(shorter).status == "finished":
+        part = directory.with_name(f"{directory.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(shorter, part)
+        part.rename(directory)
+
+
 def _rlalign() -> list[str]:
     return [sys.executable, "-c", "from rlalign.cli import main; main()"]
 
@@ -48,9 +61,11 @@ def carry_out(piece: Piece, root: Path, d3rlpy_python: Path, deadline: float) ->
     directory = piece.directory(root)
     if is_kept(piece) or keep(piece, root) or time.monotonic() > deadline:
         return
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    if piece.shorter and not directory.exists():
+        begin_from(replace(piece, experiment=piece.shorter).directory(root), directory)
     todo = command(piece, directory, d3rlpy_python)
     started = time.monotonic()
-    directory.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(directory.with_name(f"{directory.name}.log"), "ab") as log:
         process = subprocess.Popen(todo, stdout=log, stderr=log, env=environment, cwd=ROOT)

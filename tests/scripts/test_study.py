@@ -15,6 +15,7 @@ from rlalign.rundir import RunDirectory
 from scripts.study.plan import Piece, pieces
 from scripts.study.records import RECORDS, is_kept, keep
 from scripts.study.results import behaviour_table, missing, peer_table
+from scripts.study.run import begin_from, command
 
 PIECES = list(pieces())
 PIECE = Piece("rlalign", "offline", "iql-hopper", 0, ())
@@ -44,6 +45,34 @@ def test_kept_records_are_of_runs_in_the_plan() -> None:
             wanted = load_any_recipe(piece.arguments[0], list(piece.arguments[1:]))
             found = RunDirectory.open(piece.directory(RECORDS)).any_recipe
             assert found.to_dict() == wanted.to_dict(), piece
+
+
+def test_longer_runs_go_on_from_shorter_ones(tmp_path: Path) -> None:
+    """What the plan says of the longer run is what the shorter one becomes by the override."""
+    longer = [piece for piece in PIECES if piece.shorter]
+    assert {piece.experiment for piece in longer} == {"offline-longer"}
+    for piece in longer:
+        begun = replace(piece, experiment=piece.shorter, shorter="", longer="")
+        (short,) = (one for one in PIECES if one.directory(Path()) == begun.directory(Path()))
+        made = load_any_recipe(short.arguments[0], [*short.arguments[1:], piece.longer])
+        assert made == load_any_recipe(piece.arguments[0], list(piece.arguments[1:]))
+
+
+def test_longer_run_begins_with_a_copy_of_the_shorter_one(tmp_path: Path) -> None:
+    short, long = tmp_path / "short", tmp_path / "long"
+    begin_from(short, long)
+    assert not long.exists()
+    run = RunDirectory.create(short, {"agent": "iql"})
+    begin_from(short, long)
+    assert not long.exists()
+    run.finish("finished")
+    begin_from(short, long)
+    assert RunDirectory.open(long).info == run.info
+    piece = replace(PIECE, longer="offline.steps=9")
+    assert command(piece, long, Path())[-4:] == [
+        "resume", str(long), "offline.steps=9", "--no-progress",
+    ]  # fmt: skip
+    assert command(PIECE, long, Path())[-3:] == ["resume", str(long), "--no-progress"]
 
 
 def make(root: Path, piece: Piece, agent: str, scores: list[float]) -> Path:
