@@ -75,6 +75,16 @@ def test_python_m_rlalign_is_the_command_line() -> None:
     assert done.stderr == "error: No such command 'trian'. Did you mean 'train'?\n"
 
 
+def test_a_warning_is_one_line() -> None:
+    words = ["recipes", "show", "iql/hopper-medium-v2", "online.steps=5", "online.anneal_steps=3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "rlalign", *words], capture_output=True, text=True, check=True
+    )
+    told = "warning: the command line: online anneal_steps without effect, since replay is 'union'"
+    assert done.stderr == f"{told}\n"
+    assert done.stdout.startswith("agent: iql\n")
+
+
 def test_closed_pipe_ends_quietly() -> None:
     listing = subprocess.Popen(
         [sys.executable, "-m", "rlalign", "data", "list"],
