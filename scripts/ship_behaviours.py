@@ -34,6 +34,11 @@ HOPPER = (
     "of ten episodes depends on whether one of those is among them. Over 72 further episodes the",
     "mean was 1227 (38.3), over 54 with the deterministic policy 1574 (49.0). Compare agents on",
     "this data with the dataset's score, which reports give as `behaviour`.",
+    "",
+    "What is learned from it falls into the same groups. Clones (behaviour cloning, 50,000 updates,",
+    "three seeds) score 30.1, 32.9 and 70.5: the first two fall in nearly every episode after some",
+    "310 steps, as half of the data's episodes do, the third hardly ever. So a score of about 31 is the",
+    "data's usual episode, and the mean of 41 lies between the two.",
 )
 Row = dict[str, Any]
 
