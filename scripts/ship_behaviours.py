@@ -36,9 +36,9 @@ HOPPER = (
     "this data with the dataset's score, which reports give as `behaviour`.",
     "",
     "What is learned from it falls into the same groups. Clones (behaviour cloning, 50,000",
-    "updates, three seeds) score 30.1, 32.9 and 70.5: two of them fall in every episode, after about",
-    "320 steps (the data's median episode has 358), the third hardly ever. A score of 30 to 34 is",
-    "thus the data's usual episode, and the mean of 41 is neither the one nor the other.",
+    "updates, three seeds) score 30.1, 32.9 and 70.5: two of them fall in every episode, after",
+    "about 320 steps (the data's median episode has 358), the third hardly ever. A score of 30 to",
+    "34 is thus the data's usual episode, and the mean of 41 is neither the one nor the other.",
 )
 Row = dict[str, Any]
 
