@@ -21,7 +21,13 @@ from rlalign.phases import (
     Phase,
     run_phase,
 )
-from rlalign.prolonging import phase_steps, prolonged, require_constant_rates, steps_done
+from rlalign.prolonging import (
+    phase_steps,
+    phases_left,
+    prolonged,
+    require_constant_rates,
+    steps_done,
+)
 from rlalign.recipe import Recipe, agent_class, agent_settings, online_settings
 from rlalign.run_events import RunEvents
 from rlalign.rundir import RunDirectory
@@ -157,8 +163,7 @@ def resume(
         )
     reached = steps_done(run.recipe, saved)
     recipe = prolonged(run, changes, reached) if changes else run.recipe
-    left = [name for name, steps in phase_steps(recipe).items() if steps > reached.get(name, 0)]
-    if run.status == "finished" and not left:
+    if run.status == "finished" and not phases_left(recipe, saved):
         raise _finished(run)
     experiment = Experiment.from_recipe(recipe)
     require_constant_rates(experiment.agent, run.recipe, recipe, str(directory))
@@ -226,16 +231,12 @@ def _carry_out(
 ) -> dict[str, Any]:
     recipe = experiment.recipe
     events = RunEvents(experiment, run, progress)
-    finished = 0
     try:
         with events.signals():
             if saved is not None:
                 # Before any phase is made: a phase begins from the agent as it is then.
                 events.restore_agent(saved)
-                finished = _phases_finished(experiment, saved)
-            for index, name in enumerate(experiment.phases):
-                if index < finished:
-                    continue
+            for name in phases_left(recipe, saved):
                 phase = experiment.phase(name)
                 if saved is not None and saved[1]["phase_name"] == name:
                     events.restore(phase, saved)
@@ -260,14 +261,6 @@ def _carry_out(
     run.write_scores(scores)
     run.finish("finished")
     return scores
-
-
-def _phases_finished(experiment: Experiment, saved: Any) -> int:
-    """Return how many of the recipe's phases had ended, which may be longer than it was then."""
-    name, state = saved[1]["phase_name"], saved[1]
-    done = part(saved, "phase")[1]["done"]
-    ended = done >= phase_steps(experiment.recipe)[name] and not state.get("owes_evaluation", False)
-    return experiment.phases.index(name) + int(ended)
 
 
 def _intervals(recipe: Recipe, phase: str) -> Intervals:

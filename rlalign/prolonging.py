@@ -67,6 +67,17 @@ def steps_done(recipe: Recipe, saved: State | None) -> dict[str, int]:
     return {**{one: steps[one] for one in before}, name: int(part(saved, "phase")[1]["done"])}
 
 
+def phases_left(recipe: Recipe, saved: State | None) -> list[str]:
+    """Return the phases that are not over as of a checkpoint, in order.
+
+    One whose last evaluation was cut short is not over either.
+    """
+    done = steps_done(recipe, saved)
+    owing = saved[1]["phase_name"] if saved and saved[1].get("owes_evaluation") else None
+    steps = phase_steps(recipe).items()
+    return [name for name, count in steps if count > done.get(name, 0) or name == owing]
+
+
 def require_constant_rates(agent: Agent, before: Recipe, after: Recipe, source: str) -> None:
     """Refuse other `offline.steps` where learning rates fall over them.
 
