@@ -22,7 +22,6 @@ from rlalign.phases import (
     run_phase,
 )
 from rlalign.prolonging import (
-    phase_steps,
     phases_left,
     prolonged,
     require_constant_rates,
@@ -82,11 +81,6 @@ class Experiment:
         return OnlinePhase(
             self.agent, environments, recipe.online.steps, settings, dataset=self.dataset
         )
-
-    @property
-    def phases(self) -> list[str]:
-        """The phases the recipe asks for, in order."""
-        return list(phase_steps(self.recipe))
 
     def describe_dataset(self) -> dict[str, Any] | None:
         """Name, fingerprint and behaviour scores, as run.json holds them."""
