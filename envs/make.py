@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import traceback
 from typing import Any
@@ -12,6 +11,7 @@ import gymnasium
 from rlalign.envs.d4rl import is_task, make_task
 from rlalign.envs.goals import FlattenGoal, is_goal_space
 from rlalign.errors import EnvError, MissingPackageError, RlalignError
+from rlalign.suggestions import did_you_mean
 
 _ROBOTICS = (
     "AdroitHand",
@@ -61,7 +61,8 @@ def _make_registered(env_id: str, **kwargs: Any) -> gymnasium.Env[Any, Any]:
     try:
         return gymnasium.make(env_id, **kwargs)
     except _UNKNOWN as error:
-        raise EnvError(f"no environment is called {env_id!r}{_suggestion(env_id)}") from error
+        hint = did_you_mean(env_id, gymnasium.registry)
+        raise EnvError(f"no environment is called {env_id!r}{hint}") from error
     except RlalignError:
         raise
     except Exception as error:  # whatever the environment's own code raises
@@ -89,8 +90,3 @@ def _register_robotics(env_id: str) -> None:
         raise MissingPackageError(
             f"{env_id} needs gymnasium-robotics; install it with: pip install 'rlalign[robotics]'"
         ) from error
-
-
-def _suggestion(env_id: str) -> str:
-    close = difflib.get_close_matches(env_id, list(gymnasium.registry), 1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
+
+from rlalign.suggestions import did_you_mean, one_of
 
 # What stable-baselines3, d3rlpy, CORL and CleanRL call settings of ours.
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -66,9 +67,8 @@ def setting_hint(name: str, names: Sequence[str], online: Sequence[str]) -> str:
     for known, where in ((names, ""), (online, ", of the online phase (`online:` or `learn()`)")):
         found = [other for other in meant if other in known]
         if found:
-            return f"; did you mean {' or '.join(map(repr, found))}{where}?"
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(names)}"
+            return one_of(found, where)
+    return did_you_mean(name, names) or f"; it has {', '.join(names)}"
 
 
 def no_effect(names: Sequence[str], replay: str) -> str:

@@ -57,7 +57,7 @@ def test_a_dataset_may_be_named(tmp_path: Path) -> None:
     named.fit(str(file), 5)
     given.fit(random_dataset(), 5)
     assert all((weights(named)[key] == value).all() for key, value in weights(given).items())
-    with pytest.raises(DatasetError, match="did you mean d4rl/hopper-medium-v2"):
+    with pytest.raises(DatasetError, match="did you mean 'd4rl/hopper-medium-v2'"):
         named.fit("hopper-medium-v2", 5)
     with pytest.raises(DatasetError, match=r"fit needs a dataset.*got list"):
         named.fit([1, 2], 5)

@@ -113,8 +113,8 @@ def test_base_beside_the_recipe_comes_before_a_shipped_one(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("base", "hint"),
     [
-        ("iql/hoper-medium-v2", "did you mean iql/hopper-medium-v2"),
-        ("_rot.yaml", "did you mean _root.yaml?"),
+        ("iql/hoper-medium-v2", "did you mean 'iql/hopper-medium-v2'"),
+        ("_rot.yaml", "did you mean '_root.yaml'?"),
         ("../recipes/demo", "nor a shipped recipe"),
     ],
 )
@@ -219,7 +219,7 @@ def test_online_recipe_needs_no_dataset() -> None:
 
 
 def test_unknown_name_suggests_shipped_recipes() -> None:
-    with pytest.raises(RecipeError, match="did you mean demo"):
+    with pytest.raises(RecipeError, match="did you mean 'demo'"):
         recipe_path("dmeo")
 
 

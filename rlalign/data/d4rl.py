@@ -6,7 +6,6 @@ the d4rl wheel. The package d4rl is never imported.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlalign.errors import DatasetError
+from rlalign.suggestions import did_you_mean
 
 BASE_URL = "https://rail.eecs.berkeley.edu/datasets/offline_rl/"
 # The order in which a goal environment's observations are joined: D4RL's AntMaze observes position,
@@ -168,8 +168,7 @@ def task(name: str) -> Task:
         DatasetError: if D4RL has no such task; the message names the nearest ones.
     """
     if name not in _table():
-        near = difflib.get_close_matches(name, _table(), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(name, _table(), most=3)
         raise DatasetError(f"D4RL has no dataset named {name!r}{hint}")
     return _table()[name]
 

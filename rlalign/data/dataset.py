@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rlalign.data.returns import returns_to_go
 from rlalign.errors import DatasetError
 from rlalign.layout import Layout
+from rlalign.suggestions import one_of
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -357,7 +358,7 @@ def _meant(name: str) -> str:
 
     known = [f"local/{one}" for one in local_names()] + [f"d4rl/{task.name}" for task in tasks()]
     found = [one for one in known if one.partition("/")[2] == name]
-    return f"; did you mean {' or '.join(found)}?" if found else ""
+    return one_of(found)
 
 
 def check_spaces(dataset: Dataset, observation_space: Space[Any], action_space: Space[Any]) -> None:

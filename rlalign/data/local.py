@@ -13,7 +13,6 @@ Each has 100,000 transitions of gymnasium's v5 MuJoCo task, with sampled actions
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 import logging
@@ -30,6 +29,7 @@ from rlalign.data.download import cache_folder
 from rlalign.data.hdf5 import read_hdf5
 from rlalign.data.saving import locked
 from rlalign.errors import DatasetError
+from rlalign.suggestions import did_you_mean
 
 ENVIRONMENTS = {
     "halfcheetah": "HalfCheetah-v5",
@@ -71,8 +71,7 @@ class _Plan:
 
 def _plan(name: str) -> _Plan:
     if name not in local_names():
-        near = difflib.get_close_matches(name, local_names(), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else f": {', '.join(local_names())}"
+        hint = did_you_mean(name, local_names(), most=3) or f": {', '.join(local_names())}"
         raise DatasetError(f"there is no local dataset named {name!r}{hint}")
     task, _, kind = name.removesuffix("-v0").partition("-")
     if kind == "random":

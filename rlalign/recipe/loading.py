@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.resources
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from rlalign.errors import RecipeError
-from rlalign.recipe.messages import COMMAND_LINE, Origins, sentence, suggestion
+from rlalign.recipe.messages import COMMAND_LINE, Origins, sentence
 from rlalign.recipe.schema import Recipe
 from rlalign.recipe.trainer_schema import TrainerRecipe
 from rlalign.recipe.yaml_files import parse_value, read_yaml, write_yaml
+from rlalign.suggestions import did_you_mean
 
 # A document's kind is told by the key that names what is trained.
 AnyRecipe = Recipe | TrainerRecipe
@@ -67,8 +67,7 @@ def _shipped(name: str) -> Path | None:
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(near)}?" if near else "; see `rlalign recipes`"
+    return did_you_mean(name, names, most=3) or "; see `rlalign recipes`"
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -170,7 +169,7 @@ def _apply(document: dict[str, Any], override: str, origins: Origins) -> None:
     key, separator, text = override.partition("=")
     parts = tuple(part.strip() for part in key.split("."))
     if not separator or not all(parts):
-        hint = suggestion(key, [name for kind in KINDS.values() for name in kind.model_fields])
+        hint = did_you_mean(key, [name for kind in KINDS.values() for name in kind.model_fields])
         raise RecipeError(f"override {override!r} is not of the form key=value{hint}")
     try:
         value = parse_value(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from rlalign.setting_hints import OTHER_NAMES
+from rlalign.suggestions import did_you_mean, one_of
 
 COMMAND_LINE = "the command line"
 Origins = dict[tuple[str, ...], str]
@@ -22,12 +22,6 @@ def written_in(key: str, source: str, overrides: Sequence[str]) -> str:
     keys = (override.partition("=")[0].strip() for override in overrides)
     overridden = any(key == one or key.startswith(f"{one}.") for one in keys)
     return COMMAND_LINE if overridden else source
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'steps'?` or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def sentence(error: ValidationError, model: type[BaseModel], source: str, origins: Origins) -> str:
@@ -84,12 +78,12 @@ def _hint(location: Sequence[str], model: type[BaseModel]) -> str:
     """The nearest name beside the unknown key, else the same name in another section."""
     fields = list(_fields_at(location[:-1], model))
     meant = [name for name in OTHER_NAMES.get(location[-1], ()) if name in fields]
-    near = suggestion(meant[0] if meant else location[-1], fields)
+    near = one_of(meant) or did_you_mean(location[-1], fields)
     if near:
         return near
     elsewhere = [name for name in _dotted(model) if name.split(".")[-1] == location[-1]]
     if elsewhere:
-        return f"; did you mean {' or '.join(map(repr, elsewhere))}?"
+        return one_of(elsewhere)
     if len(location) == 1:
         whose, section = ("agent", "settings") if "agent" in fields else ("trainer", "training")
         return (

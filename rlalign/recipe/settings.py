@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rlalign.errors import RecipeError, SettingsError
-from rlalign.recipe.messages import suggestion, written_in
+from rlalign.recipe.messages import written_in
 from rlalign.recipe.schema import Recipe
 from rlalign.recipe.trainer_schema import TrainerRecipe
 from rlalign.setting_hints import no_effect
+from rlalign.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from rlalign.agent import Agent
@@ -58,7 +59,8 @@ def agent_class(
     if ":" in recipe.agent:
         return _own_agent(recipe.agent, source)
     if recipe.agent not in AGENTS:
-        hint = suggestion(recipe.agent, AGENTS) or f"; known agents are {', '.join(sorted(AGENTS))}"
+        known = f"; known agents are {', '.join(sorted(AGENTS))}"
+        hint = did_you_mean(recipe.agent, AGENTS) or known
         raise RecipeError(f"{source}: there is no agent {recipe.agent!r}{hint}")
     return AGENTS[recipe.agent]
 

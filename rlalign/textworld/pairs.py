@@ -8,12 +8,12 @@ Splits: `train` and `validation` share subjects and the number of facts, never a
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 from random import Random
 
 from rlalign.errors import DatasetError
+from rlalign.suggestions import did_you_mean
 from rlalign.textworld.grammar import Request
 from rlalign.textworld.reward import judge
 from rlalign.textworld.words import KNOWN_SUBJECTS, NEW_SUBJECTS
@@ -46,8 +46,7 @@ def preference_pairs(split: str = "train") -> list[dict[str, str]]:
     Raises `DatasetError` when there is no such split.
     """
     if split not in SPLITS:
-        near = difflib.get_close_matches(split, SPLITS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(split, SPLITS)
         raise DatasetError(f"textworld has no split {split!r}, only {', '.join(SPLITS)}{hint}")
     plan = SPLITS[split]
     random = Random(plan.seed)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlalign.errors import MissingPackageError, RecipeError
-from rlalign.recipe.messages import suggestion
+from rlalign.suggestions import did_you_mean
 
 FOLDER = Path(__file__).parent / "launch_configs"
 
@@ -37,7 +37,7 @@ def launch_command(config: str, processes: int | None, arguments: Sequence[str])
         path = Path(config)
     if not path.is_file():
         known = launch_configs()
-        hint = suggestion(config, known) or f"; shipped are {', '.join(known)}"
+        hint = did_you_mean(config, known) or f"; shipped are {', '.join(known)}"
         raise RecipeError(f"--launch {config}: neither a shipped config nor a file{hint}")
     if importlib.util.find_spec("accelerate") is None:
         raise MissingPackageError("--launch needs accelerate; pip install 'rlalign[llm]'")

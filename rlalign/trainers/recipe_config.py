@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlalign.errors import RecipeError, SettingsError
-from rlalign.recipe.messages import suggestion, written_in
+from rlalign.recipe.messages import written_in
+from rlalign.suggestions import did_you_mean
 from rlalign.trainers import TRAINERS
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def check_training(
     for name, value in recipe.training.items():
         where = written_in(f"training.{name}", source, overrides)
         if name not in names:
-            hint = suggestion(name, names)
+            hint = did_you_mean(name, names)
             raise RecipeError(f"{where}: {kind.__name__} has no field training.{name}{hint}")
         if not _fits(value, hints[name]):
             raise RecipeError(
@@ -114,7 +115,7 @@ def _classes(
     recipe: TrainerRecipe, source: str
 ) -> tuple[type[PreferenceConfig], type[PreferenceTrainer]]:
     if recipe.trainer not in TRAINERS:
-        hint = suggestion(recipe.trainer, TRAINERS) or (
+        hint = did_you_mean(recipe.trainer, TRAINERS) or (
             f"; known trainers are {', '.join(sorted(TRAINERS))}"
         )
         raise RecipeError(f"{source}: there is no trainer {recipe.trainer!r}{hint}")

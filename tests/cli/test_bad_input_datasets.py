@@ -99,10 +99,10 @@ def test_dataset_of_another_task(refused: Any, recipe: Any, make_dataset: Any) -
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("d4rl/hopper-medum-v2", "did you mean hopper-medium-v2"),
-        ("local/hopper-medum-v0", "did you mean hopper-medium-v0"),
+        ("d4rl/hopper-medum-v2", "did you mean 'hopper-medium-v2'"),
+        ("local/hopper-medum-v0", "did you mean 'hopper-medium-v0'"),
         ("hopper-medium-v2", "a dataset's name begins with local/, d4rl/ or minari/"),
-        ("hopper-medium-v0", "did you mean local/hopper-medium-v0 or d4rl/hopper-medium-v0?"),
+        ("hopper-medium-v0", "did you mean 'local/hopper-medium-v0' or 'd4rl/hopper-medium-v0'?"),
     ],
 )
 def test_unknown_dataset(refused: Any, recipe: Any, name: str, expected: str) -> None:

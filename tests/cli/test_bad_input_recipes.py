@@ -17,7 +17,7 @@ def test_missing_recipe(refused: Any, command: list[str]) -> None:
     answer = refused(*command, "iql/hoper-medium-v2")
     assert answer.startswith(
         "iql/hoper-medium-v2: neither a recipe file nor a shipped recipe; "
-        "did you mean iql/hopper-medium-v2 or "
+        "did you mean 'iql/hopper-medium-v2' or "
     )
 
 
@@ -76,7 +76,10 @@ def test_missing_base(refused: Any, recipe: Any) -> None:
         ("settings.expectle=0.9", "iql has no setting 'expectle'; did you mean 'expectile'?"),
         ("settings.gamma=0.9", "iql has no setting 'gamma'; did you mean 'discount'?"),
         ("settings.learning_starts=9", "did you mean 'warmup_steps' or 'random_steps', of the on"),
-        ("online.learning_starts=9", "'online.learning_starts'; did you mean 'warmup_steps'?"),
+        (
+            "online.learning_starts=9",
+            "'online.learning_starts'; did you mean 'warmup_steps' or 'random_steps'?",
+        ),
         ("settings.expectile=1.5", "expectile must be"),
         ("settings.expectile=high", "expectile must be a finite number, got 'high'"),
         ("settings.batch_size=0", "batch_size must be at least 1, got 0"),

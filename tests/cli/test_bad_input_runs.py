@@ -262,7 +262,7 @@ def test_evaluating_a_model_that_holds_code(refused: Any, tmp_path: Path) -> Non
 
 def test_evaluating_in_an_unknown_environment(refused: Any, run: Path) -> None:
     sentence = refused("evaluate", "run", "--environment", "Hoper-v5")
-    assert "did you mean Hopper-v5?" in sentence
+    assert "did you mean 'Hopper-v5'?" in sentence
 
 
 def test_evaluating_in_an_environment_of_other_sizes(refused: Any, run: Path) -> None:
@@ -308,7 +308,7 @@ def test_training_in_an_unknown_environment(refused: Any, recipe: Any, make_data
     make_dataset()
     path = recipe(*LINES)
     sentence = refused("train", path, "environment=Hoper-v5", "--out", "run")
-    assert "did you mean Hopper-v5?" in sentence
+    assert "did you mean 'Hopper-v5'?" in sentence
 
 
 def test_videos_over_videos(refused: Any, run: Path, tmp_path: Path) -> None:

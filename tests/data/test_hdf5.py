@@ -268,7 +268,7 @@ def test_missing_file_and_unknown_name_are_told_apart(tmp_path: Path) -> None:
         load_dataset(tmp_path / "nowhere.hdf5")
     with pytest.raises(DatasetError, match="name begins with local/"):
         load_dataset("hopper-medium-v2")
-    with pytest.raises(DatasetError, match="did you mean hopper-medium"):
+    with pytest.raises(DatasetError, match="did you mean 'hopper-medium"):
         load_dataset("d4rl/hopper-medum-v2")
 
 

@@ -207,7 +207,7 @@ def test_damaged_cache_is_collected_again(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("policies")
 def test_unknown_local_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="did you mean hopper-medium-v0"):
+    with pytest.raises(DatasetError, match="did you mean 'hopper-medium-v0'"):
         load_dataset("local/hopper-medum-v0", cache=tmp_path)
     with pytest.raises(DatasetError, match="shipped for 'ant', only for hopper"):
         load_dataset("local/ant-medium-v0", cache=tmp_path)

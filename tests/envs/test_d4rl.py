@@ -202,7 +202,7 @@ def test_missing_robotics_package_names_the_extra(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("HalfCheeta-v5", {}, "did you mean HalfCheetah-v5"),
+        ("HalfCheeta-v5", {}, "did you mean 'HalfCheetah-v5'"),
         ("Hopper-v99", {}, "no environment is called 'Hopper-v99'"),
         ("no_such_module:Task-v0", {}, "cannot be made"),
         ("Pendulum-v1", {"gravitation": 3}, "cannot be made.*gravitation"),

@@ -174,7 +174,7 @@ def test_goal_observations_are_flattened_in_documented_order():
         (partial(Counter, low=-np.inf), "unbounded actions"),
         (partial(Counter, low=4.0), "not below"),
         ("Blackjack-v1", "expected a Box of one dimension"),
-        ("HalfChetah-v5", "did you mean HalfCheetah-v5"),
+        ("HalfChetah-v5", "did you mean 'HalfCheetah-v5'"),
         (lambda: 3, "returned int"),
         (3.5, "cannot make environments from float"),
     ],
