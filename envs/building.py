@@ -69,7 +69,8 @@ def maker_of(make: Make, env_kwargs: dict[str, Any]) -> Make | None:
     if isinstance(make, gymnasium.Env):
         return _from_spec(make.spec)
     if isinstance(make, VectorEnv):
-        makers = getattr(make.unwrapped, "env_fns", None)
+        # A wrapper of all of them at once changes what a single one of them would show.
+        makers = getattr(make, "env_fns", None) if make is make.unwrapped else None
         return makers[0] if makers else None
     if _is_sb3_vector(make):
         vector: Any = make

@@ -279,7 +279,7 @@ class Agent(Interface, ABC):
         self,
         total_timesteps: int,
         callback: Any = None,
-        log_interval: int = 1000,
+        log_interval: int | None = 1000,
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = False,
         progress_bar: bool = False,
@@ -293,7 +293,7 @@ class Agent(Interface, ABC):
         Args:
             total_timesteps: environment steps.
             callback: a stable-baselines3 callback, a list of them, or a function.
-            log_interval: environment steps between entries in `logger`.
+            log_interval: environment steps between entries in `logger`; None for none.
             tb_log_name: name of the run within `tensorboard_log`; by default the agent's.
             reset_num_timesteps: count steps from 0 again, with a new episode.
             progress_bar: show one.

@@ -141,6 +141,14 @@ class Checkpoints:
         self._remove_unfinished()
         return final
 
+    def go_back_to(self, name: str) -> None:
+        """Make a checkpoint that is there the latest, and drop those made after it."""
+        later = self.names()
+        later = later[later.index(name) + 1 :]
+        write_atomic(self.directory / "latest", name.encode())
+        for one in later:
+            shutil.rmtree(self.directory / one)
+
     def names(self) -> list[str]:
         """Return the checkpoints' names, oldest first."""
         folders = [path for path in self.directory.glob("[!.]*") if path.is_dir()]

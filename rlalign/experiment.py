@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from rlalign.phases import (
     run_phase,
 )
 from rlalign.prolonging import (
+    phase_steps,
     phases_left,
     prolonged,
     require_constant_rates,
@@ -157,6 +158,8 @@ def resume(
         )
     reached = steps_done(run.recipe, saved)
     recipe = prolonged(run, changes, reached) if changes else run.recipe
+    if saved and _ends_unseen(run, recipe, reached):
+        saved[1]["owes_evaluation"] = True
     if run.status == "finished" and not phases_left(recipe, saved):
         raise _finished(run)
     experiment = Experiment.from_recipe(recipe)
@@ -170,7 +173,12 @@ def resume(
     if saved:
         # A checkpoint of something else is refused here, before the logs are cut back to it.
         experiment.agent.load_state_dict(*part(saved, "agent"))
-    run.rewind(saved[1]["mark"] if saved else {})
+    mark = saved[1]["mark"] if saved else {}
+    run.hold(mark)
+    if saved and checkpoint != "latest":
+        # First, so that a run killed from here on is resumed from this one too.
+        checkpoints.go_back_to(checkpoint)
+    run.rewind(mark)
     if changes:
         run.replace_recipe(recipe)
     return _carry_out(experiment, run, saved, progress)
@@ -182,6 +190,14 @@ def _finished(run: RunDirectory) -> CheckpointError:
         f"{run.path}: the run is finished; there is nothing to resume, unless it is given more, "
         f"such as online.steps={more}"
     )
+
+
+def _ends_unseen(run: RunDirectory, recipe: Recipe, reached: Mapping[str, int]) -> bool:
+    """Whether the phase last begun ends where it is now, which was no step to evaluate at."""
+    phase, done = list(reached.items())[-1]
+    if phase_steps(recipe).get(phase) != done or not _intervals(recipe, phase).evaluate:
+        return False
+    return all((row["phase"], row["step"]) != (phase, done) for row in run.evaluations())
 
 
 def _had_checkpoint(run: RunDirectory) -> bool:
@@ -236,10 +252,8 @@ def _carry_out(
                     events.restore(phase, saved)
                 run_phase(phase, _intervals(recipe, name), events)
     except TrainingError as error:
-        latest = events.checkpoints.names()[-1:]
-        where = (
-            f"the last good checkpoint is {latest[0]}" if latest else "there is no checkpoint yet"
-        )
+        latest = events.checkpoints.latest
+        where = f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
         message = f"{error}; {where}"
         run.finish("failed", message)
         raise TrainingError(message) from None

@@ -307,7 +307,8 @@ class Events:
         """Look at the clock, move a progress bar, or raise to stop."""
 
 
-PIECE = 250  # units between looks at signals and the progress bar
+PIECE = 250  # units between looks at signals and the progress bar, at most
+LOOK = 1.0  # seconds between them, where a unit takes less
 
 
 def run_phase(phase: Phase, intervals: Intervals, events: Events) -> None:
@@ -321,12 +322,15 @@ def run_phase(phase: Phase, intervals: Intervals, events: Events) -> None:
         events.on_evaluate(phase)
     clock = time.perf_counter()
     logged_updates = phase.agent.learner.step_count
+    piece = 1
     while phase.done < phase.steps:
-        before = phase.done
+        before, began = phase.done, time.perf_counter()
         ahead = [period - before % period for period in periods]
-        phase.advance(min([PIECE, phase.steps - before, *ahead]))
+        phase.advance(min([piece, phase.steps - before, *ahead]))
         if phase.done == before or getattr(phase, "stopped", False):
             break
+        per_unit = (time.perf_counter() - began) / (phase.done - before)
+        piece = max(1, min(PIECE, int(LOOK / max(per_unit, 1e-9))))
 
         def due(period: int | None, before: int = before) -> bool:
             return bool(period) and phase.done // period > before // period  # type: ignore[operator]

@@ -53,9 +53,7 @@ class RunEvents(Events):
         except _StoppedError:
             self._save(phase, owes_evaluation=True)
             self._leave()
-        dataset = self.experiment.dataset
-        reference = dataset.reference if dataset else _reference(venue.environment)
-        self.run.log_evaluation({**self._position(phase), **result.to_dict(reference)})
+        self.run.log_evaluation({**self._position(phase), **result.to_dict(venue.reference)})
         if self._bar is not None:
             self._bar.set_postfix_str(f"return {result.mean_return:.1f}")
 
@@ -156,9 +154,3 @@ class RunEvents(Events):
             unit = "update" if phase.name == "offline" else "step"
             self._bar = tqdm(total=phase.steps, desc=phase.name, unit=unit, initial=0)
         self._bar.update(phase.done - self._bar.n)
-
-
-def _reference(environment: str) -> tuple[float, float] | None:
-    from rlalign.data.d4rl import reference_of_environment
-
-    return reference_of_environment(environment)

@@ -6,6 +6,7 @@ recipe.yaml  run.json  metrics.jsonl  evaluations.jsonl  tensorboard/  checkpoin
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.util
 import json
 import os
@@ -152,8 +153,14 @@ class RunDirectory:
         if self._logger is None:
             from rlalign.trackers import make_logger
 
-            self._logger = make_logger(self.path, self.any_recipe.to_dict(), self.info["id"])
+            self._logger = make_logger(self.path, self.any_recipe.to_dict(), self._identity)
         return self._logger
+
+    @property
+    def _identity(self) -> str:
+        """What services know the run by: a copy of its directory is another run to them."""
+        place = hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()
+        return f"{self.info['id']}-{place[:6]}"
 
     def describe_dataset(self, dataset: Mapping[str, Any]) -> None:
         """Put the dataset's name, fingerprint and behaviour scores into run.json."""
@@ -208,21 +215,28 @@ class RunDirectory:
             if path.exists()
         }
 
-    def rewind(self, mark: Mapping[str, int]) -> None:
-        """Cut the logs back to `mark` and go on as the run's only writer.
+    def hold(self, mark: Mapping[str, int]) -> None:
+        """Become the run's only writer, who may cut the logs back to `mark`; nothing is changed.
 
-        An empty mark empties the logs. Raises `CheckpointError` when a log is shorter than the
-        mark says, or when another process is writing.
+        Raises `CheckpointError` when a log is shorter than the mark says, or when another process
+        is writing.
         """
         held = self._lock is not None
         self._acquire()
-        self._close_writers()
         try:
             self._check_lengths(mark)
         except CheckpointError:
             if not held:
                 self.close()
             raise
+
+    def rewind(self, mark: Mapping[str, int]) -> None:
+        """Cut the logs back to `mark` and go on as the run's only writer, as `hold` allows.
+
+        An empty mark empties the logs.
+        """
+        self.hold(mark)
+        self._close_writers()
         for name in (METRICS, EVALUATIONS):
             if (self.path / name).exists():
                 os.truncate(self.path / name, mark.get(name, 0))

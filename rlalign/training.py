@@ -54,7 +54,7 @@ def learn(
     total_timesteps: float,
     *,
     callback: Any,
-    log_interval: int,
+    log_interval: int | None,
     tb_log_name: str | None,
     reset_num_timesteps: bool,
     progress_bar: bool,
@@ -67,6 +67,8 @@ def learn(
     if agent.environments is None:
         raise EnvError("learning online needs an environment: the agent was made from spaces")
     total_timesteps = whole_number("total_timesteps", total_timesteps)
+    if log_interval is not None:
+        log_interval = whole_number("log_interval", log_interval, least=1)
     settings = _online_settings(agent, online)
     if reset_num_timesteps:
         agent.num_timesteps = 0

@@ -32,11 +32,18 @@ class Venue:
         environment: a gymnasium id or a D4RL task, None where nothing plays the dataset.
         options: what the environment is made with.
         sizes: of observations and actions, JSON-able, where there is no environment.
+        reference: the returns that score 0 and 100, None where nobody says.
     """
 
     environment: str | None
     options: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, Any] | None = None
+    reference: tuple[float, float] | None = None
+
+    @classmethod
+    def named(cls, environment: str | None) -> Venue:
+        """An environment as its id makes it, with D4RL's reference where it has one."""
+        return cls(environment, reference=_reference(environment))
 
     @classmethod
     def of(cls, recipe: Recipe, dataset: Dataset | None) -> Venue:
@@ -53,7 +60,8 @@ class Venue:
             if options is None and environment == dataset.environment:
                 options = dataset.metadata.get("environment_options")
         if environment is not None:
-            return cls(environment, options or {})
+            reference = _reference(environment) if dataset is None else dataset.reference
+            return cls(environment, options or {}, reference=reference)
         assert dataset is not None  # the recipe's own check
         if options:
             raise RlalignError(
@@ -78,6 +86,7 @@ class Venue:
             known.get("environment") or recipe.environment,
             known.get("environment_options") or recipe.environment_options or {},
             known.get("sizes"),
+            _recorded_reference(known, recipe.environment),
         )
 
     def environments(self, count: int, *, seed: int, record: bool = True) -> Environments:
@@ -109,10 +118,26 @@ class Venue:
 
     def to_dict(self) -> dict[str, Any]:
         """What run.json says beside the dataset's name."""
-        known: dict[str, Any] = {"environment": self.environment}
+        known: dict[str, Any] = {"environment": self.environment, "reference": self.reference}
         if self.options:
             known["environment_options"] = dict(self.options)
         return known if self.sizes is None else {**known, "sizes": dict(self.sizes)}
+
+
+def _reference(environment: str | None) -> tuple[float, float] | None:
+    from rlalign.data.d4rl import reference_of_environment
+
+    return None if environment is None else reference_of_environment(environment)
+
+
+def _recorded_reference(
+    dataset: Mapping[str, Any], environment: str | None
+) -> tuple[float, float] | None:
+    """The dataset's, or that of the environment where no dataset is known to have its own."""
+    if "reference" not in dataset:
+        return _reference(dataset.get("environment") or environment)
+    recorded = dataset["reference"]
+    return None if recorded is None else (float(recorded[0]), float(recorded[1]))
 
 
 def _sizes(dataset: Dataset) -> dict[str, Any]:

@@ -48,6 +48,9 @@ def test_a_share_without_effect_is_told() -> None:
 def test_an_interval_of_nothing_is_refused() -> None:
     with pytest.raises(SettingsError, match="evaluate_every must be a whole number of at least 1"):
         make("iql").fit(random_dataset(), 10, evaluate_every=0)
+    for interval in (0, -1):
+        with pytest.raises(SettingsError, match="log_interval must be a whole number of at least"):
+            online_agent().learn(3, log_interval=interval)
 
 
 def test_a_dataset_may_be_named(tmp_path: Path) -> None:

@@ -235,6 +235,30 @@ def test_options_of_a_run_are_kept_where_it_is_evaluated_and_collected_from(
     assert collected.metadata["environment_options"] == OPTIONS
 
 
+def test_run_is_scored_by_its_dataset_s_reference_wherever_it_is_played(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = document(tmp_path, environment="Hopper-v5", settings={"hidden": [8], "batch_size": 4})
+    for name, reference in (("known", (-10.0, 90.0)), ("unknown", None)):
+        dataset = random_dataset(11, 3, 50)
+        dataset.reference = reference
+        dataset.save(tmp_path / f"{name}.hdf5")
+        run, out = tmp_path / name, tmp_path / f"{name}-out.hdf5"
+        recipe["dataset"] = str(tmp_path / f"{name}.hdf5")
+        train(parse_recipe(recipe), run, progress=False)
+        rows = RunDirectory.open(run).evaluations()
+        assert cli.run(["evaluate", str(run), "-n", "1", "--json"]) == 0
+        rows.append(json.loads(capsys.readouterr().out))
+        for row in rows:
+            score = None if reference is None else pytest.approx(row["mean_return"] + 10)
+            assert row["normalized_score"] == score
+        assert cli.run(["collect", str(run), "--transitions", "5", "--out", str(out)]) == 0
+        assert load_dataset(str(out)).reference == reference
+        capsys.readouterr()
+        assert cli.run(["evaluate", str(run), "-n", "1", "--json", "-e", "Hopper-v4"]) == 0
+        assert json.loads(capsys.readouterr().out)["normalized_score"] is not None
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -260,3 +260,29 @@ def test_events_fall_on_multiples_of_their_intervals_and_on_the_ends() -> None:
     silent = Recorder()
     run_phase(OfflinePhase(agent, random_dataset(), 5), Intervals(), silent)
     assert silent.seen == {"log": [], "evaluate": [], "checkpoint": []}
+
+
+@pytest.mark.parametrize(("seconds", "looks"), [(2.0, 5), (0.2, 2), (0.0, 2)])
+def test_signals_are_looked_at_every_second_or_after_every_unit(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, looks: int
+) -> None:
+    """A scheduler kills what has not ended some seconds after its signal."""
+    now = 0.0
+    agent = from_spaces("iql")
+    phase = OfflinePhase(agent, random_dataset(), 5)
+    update = agent.update
+
+    def slow(source: Any, steps: int) -> None:
+        nonlocal now
+        now += seconds * steps
+        update(source, steps)
+
+    seen: list[int] = []
+    events = Events()
+    monkeypatch.setattr(agent, "update", slow)
+    monkeypatch.setattr(events, "on_advance", lambda phase: seen.append(phase.done))
+    monkeypatch.setattr("rlalign.phases.time.perf_counter", lambda: now)
+    run_phase(phase, Intervals(), events)
+    assert len(seen) == looks
+    assert seen[0] == 1
+    assert seen[-1] == 5

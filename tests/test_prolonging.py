@@ -88,6 +88,44 @@ def test_how_a_run_is_watched_may_change_at_any_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("checkpoint", "changes", "end"),
+    [
+        ("offline-00000006", "offline.steps=6", ("offline", 6)),
+        ("online-00000006", "online.steps=6", ("online", 6)),
+    ],
+)
+def test_run_that_ends_where_it_is_is_evaluated_there(
+    tmp_path: Path, checkpoint: str, changes: str, end: tuple[str, int]
+) -> None:
+    run = trained(tmp_path, "td3_bc", 8, 10)
+    whole = trained(tmp_path, "td3_bc", *((8, 6) if end[0] == "online" else (6, 10)))
+    resume(run, checkpoint, changes=[changes], progress=False)
+    assert evaluated(run) == evaluated(whole)
+    assert end in evaluated(run)
+    assert RunDirectory.open(run).scores() == RunDirectory.open(whole).scores()
+
+
+def test_run_that_dies_after_going_back_is_resumed_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(tmp_path, "td3_bc", 8, 10)
+    whole, _ = state(run)
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rlalign.experiment.run_phase", dies)
+        with pytest.raises(KeyboardInterrupt):
+            resume(run, "offline-00000003", changes=["evaluation.every=2"], progress=False)
+    assert Checkpoints(run / "checkpoints").names() == ["offline-00000003"]
+    resume(run, progress=False)
+    assert RunDirectory.open(run).status == "finished"
+    again = state(run)[0]
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ([], "finished; there is nothing to resume, unless .* such as online.steps=10010"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,6 +79,13 @@ def test_resumed_run_goes_on_under_its_name(
     first, second = service.started
     assert first == second
     assert second["resume"] == "allow"
+
+    shutil.copytree(tmp_path / "run", tmp_path / "copies" / "run")
+    copied = RunDirectory.open(tmp_path / "copies" / "run")
+    copied.log_metrics({"phase": "offline", "step": 6, "loss": 0.5})
+    copied.close()
+    key = "id" if tracker == "wandb" else "name"
+    assert service.started[2][key] != first[key]
 
 
 def test_real_wandb_keeps_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,7 +232,6 @@ def _collect_from(
     from rlalign.agent import Agent
     from rlalign.cli.policies import check_spaces, load
     from rlalign.data.collecting import collect as play
-    from rlalign.data.d4rl import reference_of_environment
 
     policy, venue = load(source, checkpoint, environment, device)
     env_id = str(venue.environment)
@@ -253,7 +252,7 @@ def _collect_from(
     dataset.environment = env_id
     if venue.options:
         dataset.metadata["environment_options"] = dict(venue.options)
-    dataset.reference = reference_of_environment(env_id)
+    dataset.reference = venue.reference
     return dataset
 
 

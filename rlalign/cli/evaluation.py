@@ -93,7 +93,6 @@ def evaluate(
         )
         return
     from rlalign.cli.policies import check_spaces, load
-    from rlalign.data.d4rl import reference_of_environment
     from rlalign.evaluate import evaluate as play
     from rlalign.evaluate import recording_environments
 
@@ -111,7 +110,7 @@ def evaluate(
         result = play(agent, environments, episodes, deterministic=not stochastic)
     finally:
         environments.close()
-    row = {"environment": env_id, **result.to_dict(reference_of_environment(env_id))}
+    row = {"environment": env_id, **result.to_dict(venue.reference)}
     typer.echo(json.dumps(row) if as_json else _describe(row, result))
     if video is not None and not as_json:
         typer.echo(f"videos in {video}")

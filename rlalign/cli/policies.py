@@ -29,7 +29,7 @@ def load(
 
     policy, recorded = _load(source, checkpoint, environment, device or "cpu")
     if environment is not None and environment != recorded.environment:
-        return policy, Venue(environment)
+        return policy, Venue.named(environment)
     if recorded.environment is None:
         raise EnvError(f"{source}: does not say which environment; add --environment ID")
     return policy, recorded
@@ -70,7 +70,7 @@ def _load(
 
     source = with_ending(source)  # as `Agent.load` takes it
     agent = load_any_agent(source, device=device)
-    return agent, Venue(load_state(source)[1].get("environment"))
+    return agent, Venue.named(load_state(source)[1].get("environment"))
 
 
 def _load_run(directory: Path, checkpoint: str, device: str) -> tuple[Agent, Venue]:

@@ -191,7 +191,9 @@ def _telling_how_to_go_on(directory: Path) -> Iterator[None]:
     try:
         yield
     except SystemExit:
-        typer.echo(f"stopped after a checkpoint; go on with: rlalign resume {directory}", err=True)
+        typer.echo(
+            f"stopped; go on from the last checkpoint with: rlalign resume {directory}", err=True
+        )
         raise
 
 

@@ -166,8 +166,12 @@ class _Player:
             played += len(playing)
             for slot in over:
                 finished.add(playing.pop(slot))
-            while len(ends) in finished and filled < len(rows):
-                episode = self.episodes.pop(len(ends))[: len(rows) - filled]
+            while filled < len(rows):
+                number, room = len(ends), len(rows) - filled
+                # One that goes on may have enough already: it is cut there however it goes on.
+                if number not in finished and len(self.episodes.get(number, ())) < room:
+                    break
+                episode = self.episodes.pop(number)[:room]
                 rows[filled : filled + len(episode)] = episode
                 filled += len(episode)
                 ends.append(filled)

@@ -43,7 +43,12 @@ class Group:
 
     def final(self) -> Estimate:
         """The score at the end."""
-        return self._over_seeds(lambda run: run.final)
+        return estimate(self.final_scores())
+
+    def final_scores(self) -> list[float]:
+        """Each seed's score at the end: online where every seed got there, else offline."""
+        online = self.has_online or not self.has_offline
+        return [run.online.final if online else run.offline.final for run in self.runs]
 
     def offline_final(self) -> Estimate:
         """The score when the offline phase ended."""

@@ -103,7 +103,7 @@ def aggregate_table(tasks: Mapping[str, Sequence[Group]]) -> Table | None:
         members = [group for group in groups if group.label == label]
         if len(members) < len(tasks):
             continue
-        scores = [np.array([run.final for run in group.runs]) for group in members]
+        scores = [np.array(group.final_scores()) for group in members]
         found = over_tasks(scores)
         rows.append((label, number(found.mean), number(found.interquartile_mean), interval(found)))
     columns = ("agent", "mean of tasks", "IQM", "95 % interval of the IQM")

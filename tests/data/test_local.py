@@ -115,6 +115,14 @@ def test_time_limits_are_truncations() -> None:
     assert dataset.terminations.sum() == 0.0
 
 
+def test_episodes_without_an_end_are_cut_where_there_are_enough() -> None:
+    def endless() -> gymnasium.Env:
+        return gymnasium.make("Pendulum-v1", max_episode_steps=-1)
+
+    dataset = collect(UniformPolicy(1), endless, 70, seed=0, environments=3, progress=False)
+    assert dataset.ends.tolist() == [70]
+
+
 def test_same_seed_same_bits_and_another_seed_other_ones() -> None:
     policy = make_policy()
     one, two, other = (

@@ -288,5 +288,15 @@ def test_an_object_of_ones_own_says_nothing_about_others():
     assert Environments(Unnamed(wrapped), seed=0).maker is None
 
 
+def test_wrappers_of_several_at_once_say_nothing_about_single_ones():
+    """A policy trained on normalised observations would be shown raw ones."""
+    vector = SyncVectorEnv([partial(gymnasium.make, "Pendulum-v1")] * 2)
+    assert Environments(vector, seed=0).maker is not None
+    mode = gymnasium.vector.AutoresetMode.DISABLED
+    vector = SyncVectorEnv([partial(gymnasium.make, "Pendulum-v1")] * 2, autoreset_mode=mode)
+    wrapped = gymnasium.wrappers.vector.TransformReward(vector, lambda reward: 2 * reward)
+    assert Environments(wrapped, seed=0).maker is None
+
+
 class Unnamed(gymnasium.Wrapper):
     """A wrapper that does not say how it was made."""

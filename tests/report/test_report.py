@@ -90,6 +90,16 @@ def test_online_phase_is_measured(make_run: Any) -> None:
     assert group.online_area().mean == pytest.approx(27.5)
 
 
+def test_seeds_that_are_not_yet_online_keep_the_others_offline(make_run: Any) -> None:
+    paths = [
+        make_run("a", seed=0, offline={100: 40.0}, online={0: 40.0, 50: 90.0}, status="running"),
+        make_run("b", seed=1, offline={100: 20.0}, status="running"),
+    ]
+    (group,) = make_groups(collect_runs(paths, unfinished=True).runs)
+    assert group.final_scores() == [40.0, 20.0]
+    assert group.final().mean == 30.0
+
+
 def test_curves_are_averaged_where_all_seeds_were_evaluated(make_run: Any, tmp_path: Path) -> None:
     make_run("a", seed=0, offline={10: 1.0, 20: 2.0, 30: 3.0})
     make_run("b", seed=1, offline={10: 3.0, 30: 5.0})
