@@ -210,23 +210,24 @@ class Agent(Interface, ABC):
         from rlalign.data.dataset import check_spaces as check_dataset
 
         check_dataset(dataset, self.observation_space, self.action_space)
-        self._warn_of_clipping(dataset)
+        self._warn_of_bounds(dataset)
         if self.learner.step_count == 0:
             self.preprocessing = Preprocessing.from_dataset(dataset, self.settings)
             self._set_transform()
         self.dataset = dataset
 
-    def _warn_of_clipping(self, dataset: Dataset) -> None:
-        """Say so where actions lie beyond the bounds: they are learned from as clipped to them."""
+    def _warn_of_bounds(self, dataset: Dataset) -> None:
+        """Say so where actions lie beyond the environment's bounds."""
         scale, actions = self.action_scale, dataset.actions
         slack = 1e-3 * (scale.high - scale.low)
         low, high = scale.low - slack, scale.high + slack
         if (actions.min(0) >= low).all() and (actions.max(0) <= high).all():
             return
         beyond = ((actions < low) | (actions > high)).any(1).mean()
+        treated = "learned from as they are" if self.action_limit is None else "clipped to them"
         warnings.warn(
             f"{dataset.name}: {beyond:.1%} of the actions lie outside the environment's bounds "
-            f"(from {actions.min():.4g} to {actions.max():.4g}) and are clipped to them; were they "
+            f"(from {actions.min():.4g} to {actions.max():.4g}) and are {treated}; were they "
             "recorded in other units?",
             stacklevel=2,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -28,7 +29,7 @@ PACKAGES = (
 
 
 def describe_machine() -> dict[str, Any]:
-    """Versions of rlalign, Python and the packages that decide results, and the git commit."""
+    """Versions of rlalign, Python and what decides results, git commit, processes together."""
     import rlalign
 
     return {
@@ -37,6 +38,7 @@ def describe_machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": package_versions(),
         "git": git_commit(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
 
 

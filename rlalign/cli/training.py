@@ -188,11 +188,16 @@ def _free_directory(recipe: str, seed: int) -> Path:
 
 @contextmanager
 def _telling_how_to_go_on(directory: Path) -> Iterator[None]:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    how = f" --launch CONFIG --processes {processes}" if processes > 1 else ""
     try:
         yield
     except SystemExit:
+        if os.environ.get("RANK", "0") != "0":
+            raise  # the first one tells
         typer.echo(
-            f"stopped; go on from the last checkpoint with: rlalign resume {directory}", err=True
+            f"stopped; go on from the last checkpoint with: rlalign resume {directory}{how}",
+            err=True,
         )
         raise
 

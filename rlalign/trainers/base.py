@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +20,13 @@ from rlalign.trainers.head import add_head
 from rlalign.trainers.interruption import SaveOnSignal
 from rlalign.trainers.ledger import FiniteWatch, Ledger
 from rlalign.trainers.online import EVALUATION, OnlineSamples
-from rlalign.trainers.reference import copied_reference, is_peft, loading_no_reference
+from rlalign.trainers.reference import (
+    copied_reference,
+    is_peft,
+    load_reference,
+    loading_no_reference,
+    save_reference,
+)
 from rlalign.trainers.reference_cache import on_disk
 from rlalign.trainers.scoring import Scored, score
 from rlalign.trainers.settings import PreferenceConfig
@@ -77,6 +84,7 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
             raise SettingsError(f"{self._name} has no reference model; leave ref_model out")
         if ref_model is model:
             raise SettingsError("ref_model is the policy itself; leave it out to have a copy")
+        _check_reference(model, ref_model, args, kwargs.get("peft_config"))
         if ref_model is None and not without_reference:
             ref_model = copied_reference(model, args, kwargs.get("peft_config"))
         with loading_no_reference(args) if without_reference else contextlib.nullcontext():
@@ -89,7 +97,7 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
         self.precompute_ref_logps = args.precompute_ref_log_probs
         if self.ref_model is not None:
             self.ref_model.requires_grad_(False)
-        self._check_reference()
+        self._check_room_for_samples()
         if not self.takes_trl_loss(args):
             self._add_heads()
         self._stopper = SaveOnSignal()
@@ -131,7 +139,7 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
         scored = score(model, inputs, router=self.aux_loss_enabled)
         if self.mode == "train":
             tokens = inputs["attention_mask"].sum()
-            self._tokens_seen = tokens + getattr(self, "_tokens_seen", 0)
+            self._tokens_seen = tokens + getattr(self, "_tokens_seen", self._tokens_before())
         return scored
 
     def reference_scores(self, inputs: dict[str, Tensor]) -> Scored:
@@ -228,13 +236,22 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
         for name, value in self._ledgers[mode].flush(self.accelerator).items():
             self._metrics[mode][name] = [value]
         if mode == "train" and hasattr(self, "_tokens_seen"):
-            total = self.accelerator.gather(self._tokens_seen).sum().item()
-            self._metrics[mode]["num_tokens"] = [total]
+            self._metrics[mode]["num_tokens"] = [self._all_tokens_seen()]
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._check_finite()  # what is saved is good
+        if self._counts_tokens and hasattr(self, "_tokens_seen"):
+            self.state.num_input_tokens_seen = self._all_tokens_seen()
+        if self.args.sync_ref_model and not self._shards and self.args.should_save:
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            save_reference(self.accelerator.unwrap_model(self.ref_model), folder)
         super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.args.sync_ref_model:
+            load_reference(self.accelerator.unwrap_model(self.ref_model), Path(checkpoint))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, see `transformers.Trainer.train`; give the signals back however it ends."""
@@ -263,10 +280,42 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
     def _check_finite(self) -> None:
         self._watch.check(self._name, get_last_checkpoint(self.args.output_dir))
 
-    def _check_reference(self) -> None:
-        samples = getattr(self.args, "samples_in_training", False)
-        if samples and self.ref_model is None and not is_peft(self.model):
-            raise SettingsError(
-                "sampling in training needs the reference at hand: set precompute_ref_log_probs "
-                "to false or train an adapter"
-            )
+    @property
+    def _shards(self) -> bool:
+        """Whether each process holds a part of every parameter."""
+        plugin = self.args.deepspeed_plugin
+        return self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+
+    @property
+    def _counts_tokens(self) -> bool:
+        """Whether transformers leaves its own count of tokens, which a checkpoint keeps, alone."""
+        return str(self.args.include_num_input_tokens_seen) == "no"
+
+    def _tokens_before(self) -> int:
+        """This process's share of the tokens that were seen before a run was resumed."""
+        first = self.is_world_process_zero() and self._counts_tokens
+        return self.state.num_input_tokens_seen if first else 0
+
+    def _all_tokens_seen(self) -> int:
+        return int(self.accelerator.gather(self._tokens_seen).sum().item())
+
+    def _check_room_for_samples(self) -> None:
+        """Say before training, not in its midst, where a sample would not fit behind a prompt."""
+        if not getattr(self.args, "samples_in_training", False):
+            return
+        held_out = self.eval_dataset if self.online_kl_every else None
+        others = held_out.values() if isinstance(held_out, dict) else [held_out]
+        for dataset in (self.train_dataset, *others):
+            if isinstance(dataset, Dataset) and "prompt_ids" in dataset.column_names:
+                self.check_room(dataset["prompt_ids"])
+
+
+def _check_reference(model: Any, ref_model: Any, args: Any, peft_config: Any) -> None:
+    """Say so before references are computed, where sampling would need the model afterwards."""
+    samples = getattr(args, "samples_in_training", False)
+    adapter = peft_config is not None or (not isinstance(model, str) and is_peft(model))
+    if samples and args.precompute_ref_log_probs and ref_model is None and not adapter:
+        raise SettingsError(
+            "sampling in training needs the reference at hand: set precompute_ref_log_probs "
+            "to false or train an adapter"
+        )

@@ -169,7 +169,8 @@ def evaluate_run(
         recipe: the run's.
         checkpoint: "latest" is the trained model, or the newest checkpoint of a run that has not
             ended; else a checkpoint's name.
-        dataset: preference pairs to evaluate on; by default the recipe's held-out ones.
+        dataset: preference pairs to evaluate on, read as the recipe's `data:` section says; by
+            default the recipe's held-out ones.
         split: of `dataset`; by default the recipe's `data.evaluation_split`, or train.
         changes: of fields of the recipe's `evaluation:` section.
         seed: of the samples; None as the run's.
@@ -178,20 +179,21 @@ def evaluate_run(
     Raises:
         RlalignError: if model, data, reward or judge cannot be had.
     """
-    from rlalign.data.preferences import load_preferences
-    from rlalign.data.preferences.loading import Reading
     from rlalign.trainers.models import load_trained, model_path
-    from rlalign.trainers.preparation import held_out_split, load_pairs
+    from rlalign.trainers.preparation import load_held_out, load_pairs
     from rlalign.trainers.voices import voices_of_model
 
     if split is not None and dataset is None:
         raise RlalignError(f"--split {split}: of which dataset? Add --dataset NAME or PATH")
+    if record and checkpoint != "latest":
+        raise RlalignError(
+            f"--checkpoint {checkpoint}: the report shows the trained model's figures, so those of "
+            "a checkpoint are not recorded; leave --record out"
+        )
     folder = trained_folder(run, checkpoint)
     model, tokenizer = load_trained(recipe.model, folder)
     if dataset is not None:
-        split = split or held_out_split(dataset, recipe.data.evaluation_split)
-        reading = Reading(split=split, as_messages=tokenizer.chat_template is not None)
-        pairs = load_preferences(dataset, reading)
+        pairs = load_held_out(recipe, tokenizer, dataset, split)
         held_out = {pairs.name: pairs}  # which says the split
     else:
         held_out = load_pairs(recipe, tokenizer).held_out

@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 class SaveOnSignal(TrainerCallback):
     """After SIGTERM: finish the optimiser step, save a checkpoint, end training.
 
-    `received` is then the signal's number, and otherwise None. Handlers are in place only while
-    training runs in the main thread.
+    `received` is then the signal's number on all processes, and otherwise None. Handlers are in
+    place only while training runs in the main thread.
 
     Args:
         signals: which signals to catch.
@@ -33,7 +33,8 @@ class SaveOnSignal(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for a checkpoint and the end, on all processes as soon as one was told to stop."""
-        if _anywhere(self.received is not None, args.device):
+        self.received = _anywhere(self.received, args.device)
+        if self.received is not None:
             control.should_save = True
             control.should_training_stop = True
 
@@ -51,9 +52,10 @@ class SaveOnSignal(TrainerCallback):
         self.received = number
 
 
-def _anywhere(told: bool, device: torch.device) -> bool:
+def _anywhere(received: int | None, device: torch.device) -> int | None:
+    """The signal that one of the processes was sent, the same on all of them."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return told
-    flag = torch.tensor(float(told), device=device)
-    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-    return bool(flag)
+        return received
+    number = torch.tensor(received or 0, device=device)
+    torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
+    return int(number) or None

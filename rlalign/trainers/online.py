@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,7 +49,7 @@ class OnlineSamples:
         """
         sampler = self._make_sampler() if self._sampler is None else self._sampler
         self._sampler = sampler
-        self._check_room(prompts)
+        self.check_room(prompts)
         repeated = [prompt for prompt in prompts for _ in range(count)]
         words = (self.args.seed, self.state.global_step, self.accelerator.process_index, stream)
         seed = int(np.random.SeedSequence(words).generate_state(1)[0])
@@ -91,13 +92,16 @@ class OnlineSamples:
             ratio = score(self.model_wrapped, rows).sums - self.reference_scores(rows).sums
         self.record_samples(rows, ratio=ratio)
 
-    def _check_room(self, prompts: Tokens) -> None:
+    def check_room(self, prompts: Iterable[Sequence[int]]) -> None:
+        """Raise SettingsError where a sample behind one of the prompts exceeds the context."""
         room = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        longest, new = max(len(prompt) for prompt in prompts), self.args.max_new_tokens
+        longest = max((len(prompt) for prompt in prompts), default=0)
+        new = self.args.max_new_tokens
         if room is not None and longest + new > room:
             raise SettingsError(
                 f"max_new_tokens {new} after a prompt of {longest} tokens exceeds the model's "
-                f"{room} positions; lower max_new_tokens or leave out longer prompts"
+                f"{room} positions; lower max_new_tokens or leave out longer prompts (in a recipe: "
+                f"data.max_prompt_length={max(1, room - new)})"
             )
 
     def _ends(self) -> set[int]:

@@ -43,45 +43,76 @@ def load_pairs(recipe: TrainerRecipe, tokenizer: Any) -> Pairs:
     Raises `DatasetError` where one is missing, damaged, or does not fit the tokenizer.
     """
     data = recipe.data
-    chat = tokenizer.chat_template is not None
-
-    def load(
-        dataset: str, split: str, limit: int | None, *, streaming: bool = False
-    ) -> Preferences:
-        same = dataset == recipe.dataset  # others have commits and configurations of their own
-        reading = Reading(
-            split=split,
-            configuration=data.configuration if same else None,
-            revision=data.revision if same else None,
-            streaming=streaming,
-            limit=limit,
-            invalid=data.invalid,
-            drop_identical=data.drop_identical,
-            as_messages=chat,
-        )
-        return load_preferences(dataset, reading)
-
-    train = load(recipe.dataset, data.split, data.limit, streaming=data.streaming)
+    train = _load(
+        recipe, tokenizer, recipe.dataset, data.split, data.limit, streaming=data.streaming
+    )
     held_out: dict[str, Preferences] = {}
     limit = data.evaluation_limit
     if recipe.evaluation_dataset is not None:
-        split = held_out_split(recipe.evaluation_dataset, data.evaluation_split)
-        held_out[VALIDATION] = load(recipe.evaluation_dataset, split, limit)
+        held_out[VALIDATION] = load_held_out(recipe, tokenizer, recipe.evaluation_dataset)
     elif data.evaluation_split is not None:
-        held_out[VALIDATION] = load(recipe.dataset, data.evaluation_split, limit)
+        held_out[VALIDATION] = load_held_out(
+            recipe, tokenizer, recipe.dataset, data.evaluation_split
+        )
     elif data.evaluation_share:
         train, held = split_by_prompt(train, data.evaluation_share, recipe.seed)
         if limit is not None:
             held.rows = held.rows.select(range(min(limit, len(held.rows))))
+        _fit(held, recipe, tokenizer)
         held_out[VALIDATION] = held
+    _fit(train, recipe, tokenizer)
     for name, dataset in recipe.evaluation.more.items():
-        split = held_out_split(dataset, data.evaluation_split)
-        held_out[name] = load(dataset, split, limit)
-    for one in (train, *held_out.values()):
-        _check_template(one, tokenizer)
-        if data.max_prompt_length is not None:
-            _drop_long_prompts(one, tokenizer, data.max_prompt_length)
+        held_out[name] = load_held_out(recipe, tokenizer, dataset)
     return Pairs(train, held_out)
+
+
+def load_held_out(
+    recipe: TrainerRecipe, tokenizer: Any, dataset: str, split: str | None = None
+) -> Preferences:
+    """Load pairs to evaluate on, as a recipe's `data:` section says.
+
+    Args:
+        recipe: says what to leave out.
+        tokenizer: of the model.
+        dataset: name or path.
+        split: of it; by default the recipe's `data.evaluation_split`, or train.
+    """
+    data = recipe.data
+    split = split or held_out_split(dataset, data.evaluation_split)
+    pairs = _load(recipe, tokenizer, dataset, split, data.evaluation_limit)
+    _fit(pairs, recipe, tokenizer)
+    return pairs
+
+
+def _load(
+    recipe: TrainerRecipe,
+    tokenizer: Any,
+    dataset: str,
+    split: str,
+    limit: int | None,
+    *,
+    streaming: bool = False,
+) -> Preferences:
+    data = recipe.data
+    same = dataset == recipe.dataset  # others have commits and configurations of their own
+    reading = Reading(
+        split=split,
+        configuration=data.configuration if same else None,
+        revision=data.revision if same else None,
+        streaming=streaming,
+        limit=limit,
+        invalid=data.invalid,
+        drop_identical=data.drop_identical,
+        as_messages=tokenizer.chat_template is not None,
+    )
+    return load_preferences(dataset, reading)
+
+
+def _fit(pairs: Preferences, recipe: TrainerRecipe, tokenizer: Any) -> None:
+    """Leave out prompts that the recipe finds too long; refuse pairs the tokenizer cannot write."""
+    _check_template(pairs, tokenizer)
+    if recipe.data.max_prompt_length is not None:
+        _drop_long_prompts(pairs, tokenizer, recipe.data.max_prompt_length)
 
 
 def held_out_split(dataset: str, split: str | None) -> str:

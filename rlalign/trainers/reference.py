@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from rlalign.errors import SettingsError
+from safetensors.torch import load_model, save_model
+
+from rlalign.errors import CheckpointError, SettingsError
+
+FILE = "reference.safetensors"  # in a checkpoint, where the reference moves
 
 
 def copied_reference(model: Any, args: Any, peft_config: Any) -> Any:
@@ -21,7 +26,7 @@ def copied_reference(model: Any, args: Any, peft_config: Any) -> Any:
     if args.precompute_ref_log_probs:
         return None
     sharded = args.deepspeed_plugin is not None and args.deepspeed_plugin.zero_stage == 3
-    return loaded_again(model) if sharded else copy.deepcopy(model)
+    return loaded_again(model) if sharded else copy.deepcopy(model).eval()
 
 
 def loaded_again(model: Any) -> Any:
@@ -40,6 +45,26 @@ def loaded_again(model: Any) -> Any:
         dtype=model.dtype,
         attn_implementation=model.config._attn_implementation,
     )
+
+
+def save_reference(model: Any, folder: Path) -> None:
+    """Keep a reference that moves (`sync_ref_model`) in a checkpoint's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(model, str(folder / FILE))
+
+
+def load_reference(model: Any, folder: Path) -> None:
+    """Put a reference back to what `save_reference` wrote.
+
+    Raises:
+        CheckpointError: if the checkpoint has none.
+    """
+    if not (folder / FILE).is_file():
+        raise CheckpointError(
+            f"checkpoint {folder} has no {FILE}: with sync_ref_model a run goes on only from where "
+            "its reference was, which is not kept where parameters are sharded"
+        )
+    load_model(model, folder / FILE)
 
 
 @contextlib.contextmanager

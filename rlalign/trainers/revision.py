@@ -11,6 +11,7 @@ from typing import Any
 
 from rlalign.atomic import write_json
 from rlalign.data.preferences.messages import plain_messages, short
+from rlalign.data.preferences.tokens import text_ids
 from rlalign.errors import CheckpointError, DatasetError, SettingsError
 from rlalign.settings import require
 
@@ -175,9 +176,7 @@ def encode_prompt(tokenizer: Any, prompt: Prompt, **chat: Any) -> list[int]:
         chat: further arguments of the chat template.
     """
     if isinstance(prompt, str):
-        ids = list(tokenizer(prompt)["input_ids"])
-        added = bool(ids) and ids[-1] == tokenizer.eos_token_id
-        return ids[:-1] if added and not prompt.endswith(tokenizer.eos_token) else ids
+        return text_ids(prompt, tokenizer)
     encoded = tokenizer.apply_chat_template(
         prompt, tokenize=True, return_dict=True, add_generation_prompt=True, **chat
     )

@@ -63,6 +63,7 @@ def resume(directory: str | Path, *, progress: bool = True) -> dict[str, Any]:
     from rlalign.trainers.run_callback import read_record, whole_checkpoints
 
     opened = RunDirectory.open_unfinished(directory)
+    _check_processes(opened)
     parts = _prepare(_recipe(opened), opened.path, progress=progress)
     recorded = (opened.info.get("dataset") or {}).get("fingerprint")
     if recorded and recorded != parts.facts["fingerprint"]:
@@ -88,6 +89,17 @@ def resume(directory: str | Path, *, progress: bool = True) -> dict[str, Any]:
         parts, run, seconds=float(record["seconds"]), progress=progress
     )
     return _carry_out(parts, run, trainer, callback, checkpoints[-1] if checkpoints else None)
+
+
+def _check_processes(run: RunDirectory) -> None:
+    """Refuse another number of processes: a step would have another batch, and others follow."""
+    before, now = run.info.get("processes", 1), process_count()
+    if before != now:
+        how = f" --launch CONFIG --processes {before}" if before > 1 else ""
+        raise CheckpointError(
+            f"{run.path}: trained by {before} process{'es' if before > 1 else ''}, and now there "
+            f"{'are' if now > 1 else 'is'} {now}; go on with: rlalign resume {run.path}{how}"
+        )
 
 
 def is_first_process() -> bool:

@@ -65,7 +65,9 @@ The comparison does with less what costs most (two layers of 128 for all, fewer 
 perturbed states, RLPD's updates a step) and fits rates and warm-up to its length; the conservative
 part has the settings that d3rlpy can be given too. `scripts/study/plan.py` lists both. What
 d3rlpy's CQL cannot be given: it takes the policy's mean at s' where ours samples, has no trained
-offset of the log standard deviation, and another initialisation.
+offset of the log standard deviation, and another initialisation. The dip is the lowest of nine
+evaluations of the comparison, which by their scatter alone is expected 1.5 standard deviations of
+one evaluation below their mean: it is to be compared between agents, not with the offline score.
 
 IQL's recipes let the actor's rate fall along a cosine over the offline updates, as the paper's
 code does; d3rlpy's is constant unless asked otherwise, so beside it ours is trained that way too

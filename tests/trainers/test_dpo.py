@@ -12,7 +12,7 @@ import torch
 import trl
 from transformers import AutoModelForCausalLM
 
-from rlalign.errors import SettingsError, TrainingError
+from rlalign.errors import CheckpointError, SettingsError, TrainingError
 from rlalign.trainers import TRAINERS, DPOConfig, DPOTrainer
 from rlalign.trainers.reference import copied_reference, loaded_again
 from tests.trainers import tiny
@@ -82,6 +82,36 @@ def test_reference_that_cannot_be_copied_is_read_from_the_policys_files(tmp_path
     assert all(torch.equal(p, q) and p is not q and p.dtype == q.dtype for p, q in pairs)
     with pytest.raises(SettingsError, match=r"not loaded from files.*give ref_model"):
         loaded_again(tiny.model())
+
+
+def test_copied_reference_has_no_dropout(tmp_path: Path) -> None:
+    """Whatever mode the policy is in: the first loss is ln 2 by the policy's dropout alone."""
+    policy = tiny.model("gpt2")
+    policy.train()
+    trainer = make(tmp_path, policy, disable_dropout=False)
+    assert not any(module.training for module in trainer.ref_model.modules())
+    assert policy.training
+
+
+def test_resumed_run_goes_on_with_the_reference_that_had_moved(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "sync_ref_model": True,
+        "ref_model_sync_steps": 2,
+        "ref_model_mixup_alpha": 0.5,
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "max_steps": 6,
+    }
+    whole = make(tmp_path, **changes)
+    whole.train()
+    rest = make(tmp_path, **changes)
+    rest.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert tiny.losses(rest) == tiny.losses(whole)
+    pairs = zip(rest.ref_model.parameters(), whole.ref_model.parameters(), strict=True)
+    assert all(torch.equal(found, expected) for found, expected in pairs)
+    (tmp_path / "checkpoint-3" / "reference.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"has no reference\.safetensors"):
+        make(tmp_path, **changes).train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
 
 
 def test_sharded_reference_is_that_of_the_policys_commit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -291,8 +291,23 @@ def test_resumed_run_uses_the_same_samples_again(tmp_path: Path) -> None:
 
 
 def test_prompt_and_sample_beyond_the_models_positions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="128 positions"):
-        make(tmp_path, max_new_tokens=127).train()
+    """Before training, not when the first such prompt is drawn."""
+    with pytest.raises(SettingsError, match="128 positions; lower max_new_tokens or leave out"):
+        make(tmp_path, max_new_tokens=127)
+    trainer = make(tmp_path, max_new_tokens=4)
+    with pytest.raises(SettingsError, match=r"data\.max_prompt_length=124"):
+        trainer.draw([[5] * 125])
+
+
+def test_reference_that_is_needed_later_is_asked_for_before_it_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computes(*_: Any) -> None:
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(HyPOTrainer, "_precompute_ref_logps", computes)
+    with pytest.raises(SettingsError, match="sampling in training needs the reference at hand"):
+        make(tmp_path, precompute_ref_log_probs=True)
 
 
 @pytest.mark.parametrize(

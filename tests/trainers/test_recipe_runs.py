@@ -130,11 +130,19 @@ def test_interrupted_run_is_resumed_to_the_same_losses(
     prepare(tmp_path, **changes)
     assert cli.run(["train", "mine.yaml", "--out", "whole"]) == 0
     assert cut_at(monkeypatch, 3) == 143
-    assert capsys.readouterr().err.splitlines()[-1].endswith("go on with: rlalign resume cut")
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith("from the last checkpoint with: rlalign resume cut")
+    )
     assert RunDirectory.open("cut").status == "interrupted"
     assert len(losses(tmp_path / "cut")) == 4
     assert cli.run(["resume", "cut"]) == 0
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    tokens = [
+        [row["num_tokens"] for row in RunDirectory.open(run).metrics()] for run in ("cut", "whole")
+    ]
+    assert tokens[0] == tokens[1]
     assert len(set(losses(tmp_path / "whole"))) > 3
     weights = "adapter_model.safetensors" if adapter else "model.safetensors"
     cut, whole = (tmp_path / name / "model" / weights for name in ("cut", "whole"))
@@ -143,6 +151,23 @@ def test_interrupted_run_is_resumed_to_the_same_losses(
     for row in finals:
         row.pop("time")
     assert finals[0] == finals[1]
+
+
+def test_other_number_of_processes_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(tmp_path)
+    cut_at(monkeypatch, 1)
+    capsys.readouterr()
+    with monkeypatch.context() as patched:
+        patched.setenv("WORLD_SIZE", "4")
+        assert cli.run(["resume", "cut"]) == 2
+        told = "trained by 1 process, and now there are 4; go on with: rlalign resume cut\n"
+        assert told in capsys.readouterr().err
+    info = json.loads((tmp_path / "cut" / "run.json").read_text())
+    (tmp_path / "cut" / "run.json").write_text(json.dumps({**info, "processes": 2}))
+    assert cli.run(["resume", "cut"]) == 2
+    assert "rlalign resume cut --launch CONFIG --processes 2" in capsys.readouterr().err
 
 
 def test_checkpoint_cut_short_by_a_kill_is_passed_over(

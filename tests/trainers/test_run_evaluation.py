@@ -238,3 +238,32 @@ def test_run_cut_while_it_is_evaluated_takes_no_further_step(
     assert RunDirectory.open("cut").status == "finished"
     scores = json.loads(Path("cut/scores.json").read_text())
     assert set(scores) == {"train", "final"}
+
+
+def test_figures_of_a_checkpoint_are_not_kept_as_the_trained_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(tmp_path, data={"evaluation_share": 0.25})
+    assert cli.run(["train", "mine.yaml", "--out", "run"]) == 0
+    before = Path("run/evaluations.jsonl").read_bytes()
+    evaluate = ["evaluate", "run", "--checkpoint", "checkpoint-2"]
+    assert cli.run([*evaluate, "--record"]) == 2
+    assert "leave --record out" in capsys.readouterr().err
+    assert cli.run(evaluate) == 0
+    assert Path("run/evaluations.jsonl").read_bytes() == before
+
+
+def test_other_datasets_are_read_as_the_recipe_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"evaluation_share": 0.25, "invalid": "drop", "max_prompt_length": 20}
+    prepare(tmp_path, data={**data, "evaluation_limit": 2})
+    assert cli.run(["train", "mine.yaml", "--out", "run"]) == 0
+    damaged = {"prompt": "a", "chosen": "b", "rejected": None}
+    save_pairs(tmp_path / "other.jsonl", [damaged, *with_prompts([9, 30, 5, 7])])
+    capsys.readouterr()
+    assert cli.run(["evaluate", "run", "--dataset", "other.jsonl", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out).values()
+    # The limit of 2 comes before the prompt that is too long.
+    assert found["figures"]["pairs"] == 1
+    assert [len(sample["prompt"]) for sample in found["samples"]] == [9]

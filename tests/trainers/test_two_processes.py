@@ -14,16 +14,19 @@ import pytest
 pytestmark = pytest.mark.slow
 
 PROGRAM = """
-import json, os, sys
+import json, os, signal, sys
 import torch
+from transformers import TrainerCallback
 torch.set_num_threads(1)
 from pathlib import Path
 from rlalign.trainers import TRAINERS, RevisionTemplate
 from tests.trainers import tiny
 
 method, folder, batch, extra = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+extra = json.loads(extra)
+told = extra.pop("told", None)
 config_class, trainer_class = TRAINERS[method]
-settings = tiny.settings(folder / "out", per_device_train_batch_size=batch, **json.loads(extra))
+settings = tiny.settings(folder / "out", per_device_train_batch_size=batch, **extra)
 if "WORLD_SIZE" in os.environ:
     settings["ddp_backend"] = "gloo"
 if method == "srpo":
@@ -35,7 +38,16 @@ trainer = trainer_class(
     train_dataset=tiny.pairs(),
     processing_class=tiny.tokenizer(),
 )
+if told is not None:
+    class Told(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == 1 and int(os.environ["RANK"]) == told:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer.add_callback(Told())
 trainer.train()
+if told is not None:
+    (folder / f"interrupted-{os.environ['RANK']}").write_text(str(trainer.interrupted))
 if trainer.is_world_process_zero():
     rows = [row for row in trainer.state.log_history if "loss" in row]
     (folder / "rows.json").write_text(json.dumps(rows))
@@ -94,3 +106,12 @@ def test_each_process_draws_samples_of_its_own(tmp_path: Path) -> None:
     assert rows[0]["online_kl"] == pytest.approx(0.0, abs=1e-4)
     assert rows[-1]["online_kl"] != 0.0
     assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_signal_to_one_process_is_known_to_all(tmp_path: Path) -> None:
+    """The first one writes how the run ended, whichever was told to stop."""
+    rows = train("dpo", tmp_path / "two", 2, 4, told=1)
+    assert len(rows) == 2
+    ended = [(tmp_path / "two" / f"interrupted-{rank}").read_text() for rank in (0, 1)]
+    assert ended == ["15", "15"]
+    assert (tmp_path / "two" / "out" / "checkpoint-2").is_dir()

@@ -46,8 +46,15 @@ def prompt_ids(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> li
     """Token ids of a row's prompt, with what the chat template puts before an answer."""
     prompt = row["prompt"]
     if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
+        return text_ids(prompt, tokenizer)
     return _chat(prompt, row, tokenizer, add_generation_prompt=True)
+
+
+def text_ids(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a text that goes on, without the end token that some tokenizers add."""
+    ids = list(tokenizer(prompt)["input_ids"])
+    added = bool(ids) and ids[-1] == tokenizer.eos_token_id
+    return ids[:-1] if added and not prompt.endswith(str(tokenizer.eos_token)) else ids
 
 
 def ends_properly(

@@ -12,13 +12,14 @@ pytest.importorskip("trl")
 
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from rlalign import cli
 from rlalign.data.preferences import load_preferences
 from rlalign.data.preferences.inspection import describe_preferences
 from rlalign.data.preferences.loading import Reading
-from rlalign.data.preferences.tokens import tokenize_pair
+from rlalign.data.preferences.tokens import prompt_ids, tokenize_pair
 from rlalign.errors import DatasetError
 from tests.trainers import tiny
 
@@ -133,3 +134,16 @@ def test_info_on_the_command_line(
     assert facts["truncated"] > 0
     assert cli.run(["data", "info", "a.jsonl", "--sample", "99"]) == 2
     assert "there is no pair 99, only 0 to 15" in capsys.readouterr().err
+
+
+def test_end_token_that_a_tokenizer_adds_is_no_part_of_a_prompt() -> None:
+    tokenizer = tiny.tokenizer()
+    expected = prompt_ids({"prompt": "ab"}, tokenizer)
+    pair = {"prompt": "ab", "chosen": "cd", "rejected": "e"}
+    cut = tokenize_pair(pair, tokenizer)
+    tokenizer._tokenizer.post_processor = TemplateProcessing("$A <eos>", None, [("<eos>", 2)])
+    assert tokenizer("ab")["input_ids"][-1] == 2
+    assert prompt_ids({"prompt": "ab"}, tokenizer) == expected
+    assert prompt_ids({"prompt": "ab<eos>"}, tokenizer)[-1] == 2
+    assert tokenize_pair(pair, tokenizer).prompt == cut.prompt
+    assert tokenize_pair(pair, tokenizer).cut == []
