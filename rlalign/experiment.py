@@ -87,9 +87,11 @@ class Experiment:
         """Name, fingerprint and behaviour scores, as run.json holds them."""
         if self.dataset is None:
             return None
+        from rlalign.data.d4rl import normalized_score
+
         behaviour = float(self.dataset.episode_returns().mean())
-        reference = self.dataset.reference
-        score = None if reference is None else float(self.dataset.normalized_score(behaviour))
+        reference = self.venue.reference or self.dataset.reference
+        score = None if reference is None else float(normalized_score(behaviour, reference))
         return {
             "name": self.dataset.name,
             **self.venue.to_dict(),

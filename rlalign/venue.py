@@ -49,6 +49,8 @@ class Venue:
     def of(cls, recipe: Recipe, dataset: Dataset | None) -> Venue:
         """The recipe's environment, or else the dataset's, and likewise its options.
 
+        The reference is the dataset's, or else D4RL's for the environment.
+
         Raises:
             RlalignError: if there is none and the recipe asks for evaluation or interaction, or
                 says what to make it with.
@@ -60,8 +62,8 @@ class Venue:
             if options is None and environment == dataset.environment:
                 options = dataset.metadata.get("environment_options")
         if environment is not None:
-            reference = _reference(environment) if dataset is None else dataset.reference
-            return cls(environment, options or {}, reference=reference)
+            own = None if dataset is None else dataset.reference
+            return cls(environment, options or {}, reference=own or _reference(environment))
         assert dataset is not None  # the recipe's own check
         if options:
             raise RlalignError(

@@ -14,6 +14,7 @@ from gymnasium.spaces import Box
 
 from rlalign import cli
 from rlalign.checkpoint import Checkpoints
+from rlalign.data.d4rl import reference_of_environment
 from rlalign.data.dataset import load_dataset
 from rlalign.envs.vector import Environments
 from rlalign.errors import DatasetError, RlalignError
@@ -239,24 +240,30 @@ def test_run_is_scored_by_its_dataset_s_reference_wherever_it_is_played(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = document(tmp_path, environment="Hopper-v5", settings={"hidden": [8], "batch_size": 4})
-    for name, reference in (("known", (-10.0, 90.0)), ("unknown", None)):
+    d4rl = reference_of_environment("Hopper-v5")
+    assert d4rl is not None
+    for name, reference in (("own", (-10.0, 90.0)), ("none", d4rl)):
         dataset = random_dataset(11, 3, 50)
-        dataset.reference = reference
+        dataset.reference = reference if name == "own" else None
         dataset.save(tmp_path / f"{name}.hdf5")
         run, out = tmp_path / name, tmp_path / f"{name}-out.hdf5"
         recipe["dataset"] = str(tmp_path / f"{name}.hdf5")
         train(parse_recipe(recipe), run, progress=False)
         rows = RunDirectory.open(run).evaluations()
+        behaviour = RunDirectory.open(run).scores()["behaviour"]  # type: ignore[index]
+        rows.append(behaviour)
         assert cli.run(["evaluate", str(run), "-n", "1", "--json"]) == 0
         rows.append(json.loads(capsys.readouterr().out))
         for row in rows:
-            score = None if reference is None else pytest.approx(row["mean_return"] + 10)
-            assert row["normalized_score"] == score
+            score = 100 * (row["mean_return"] - reference[0]) / (reference[1] - reference[0])
+            assert row["normalized_score"] == pytest.approx(score)
         assert cli.run(["collect", str(run), "--transitions", "5", "--out", str(out)]) == 0
         assert load_dataset(str(out)).reference == reference
         capsys.readouterr()
         assert cli.run(["evaluate", str(run), "-n", "1", "--json", "-e", "Hopper-v4"]) == 0
-        assert json.loads(capsys.readouterr().out)["normalized_score"] is not None
+        row = json.loads(capsys.readouterr().out)
+        score = 100 * (row["mean_return"] - d4rl[0]) / (d4rl[1] - d4rl[0])
+        assert row["normalized_score"] == pytest.approx(score)
 
 
 @pytest.mark.parametrize(
