@@ -70,9 +70,9 @@ evaluations of the comparison, which by their scatter alone is expected 1.5 stan
 one evaluation below their mean: it is to be compared between agents, not with the offline score.
 
 IQL's recipes let the actor's rate fall along a cosine over the offline updates, as the paper's
-code does; d3rlpy's is constant unless asked otherwise. Runs of ours with a constant rate, where
-there are any, are called iql-constant (`actor_schedule=constant`). Whether 50,000 updates are too few on walker2d-medium-replay and
-hopper-medium is what offline-longer asks, with three times as many.
+code does; d3rlpy's is constant unless asked otherwise. Runs of ours with a constant rate have
+`actor_schedule=constant` beside their name. Whether 50,000 updates are too few on
+walker2d-medium-replay and hopper-medium is what offline-longer asks, with three times as many.
 
 Differences stand beside their standard errors: "within" is a difference of at most two of them,
 which with two or three seeds says little more than that none was shown. Between two evaluations of
