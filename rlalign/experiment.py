@@ -90,7 +90,7 @@ class Experiment:
         from rlalign.data.d4rl import normalized_score
 
         behaviour = float(self.dataset.episode_returns().mean())
-        reference = self.venue.reference or self.dataset.reference
+        reference = self.venue.reference
         score = None if reference is None else float(normalized_score(behaviour, reference))
         return {
             "name": self.dataset.name,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from importlib import metadata
 from typing import Any
+
+from rlalign.processes import process_count
 
 PACKAGES = (
     "torch",
@@ -38,7 +39,7 @@ def describe_machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": package_versions(),
         "git": git_commit(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": process_count(),
     }
 
 

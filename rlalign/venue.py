@@ -78,7 +78,7 @@ class Venue:
                 f"no environment is known for dataset {recipe.dataset}; set `environment:` in the "
                 f"recipe, or {offline_only} to learn offline without one"
             )
-        return cls(None, sizes=_sizes(dataset))
+        return cls(None, sizes=_sizes(dataset), reference=dataset.reference)
 
     @classmethod
     def of_run(cls, recipe: Recipe, dataset: Mapping[str, Any] | None) -> Venue:

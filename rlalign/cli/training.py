@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from rlalign.cli.arguments import Overrides, Progress, RecipeName, progress_wanted
 from rlalign.errors import RecipeError
+from rlalign.processes import is_first_process, process_count, resume_command
 
 TRAIN_EXAMPLE = "Example: rlalign train iql/local/hopper-medium-v0 seed=1 offline.steps=1e5"
 RESUME_EXAMPLE = (
@@ -176,7 +176,7 @@ def _launch(config: str, processes: int | None, arguments: list[str]) -> None:
 
 
 def _free_directory(recipe: str, seed: int) -> Path:
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if process_count() > 1:
         raise RecipeError("several processes need the same run directory: give --out DIRECTORY")
     first = RUNS / f"{recipe_slug(recipe)}-seed{seed}"
     candidate, number = first, 2
@@ -188,23 +188,18 @@ def _free_directory(recipe: str, seed: int) -> Path:
 
 @contextmanager
 def _telling_how_to_go_on(directory: Path) -> Iterator[None]:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    how = f" --launch CONFIG --processes {processes}" if processes > 1 else ""
     try:
         yield
     except SystemExit:
-        if os.environ.get("RANK", "0") != "0":
-            raise  # the first one tells
-        typer.echo(
-            f"stopped; go on from the last checkpoint with: rlalign resume {directory}{how}",
-            err=True,
-        )
+        if is_first_process():
+            command = resume_command(directory, process_count())
+            typer.echo(f"stopped; go on from the last checkpoint with: {command}", err=True)
         raise
 
 
 def _tell_result(directory: Path) -> None:
-    if os.environ.get("RANK", "0") != "0":
-        return  # one of several processes; the first one tells
+    if not is_first_process():
+        return
     from rlalign.report import describe_run
 
     typer.echo(describe_run(directory))

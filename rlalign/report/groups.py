@@ -47,7 +47,7 @@ class Group:
 
     def final_scores(self) -> list[float]:
         """Each seed's score at the end: online where every seed got there, else offline."""
-        online = self.has_online or not self.has_offline
+        online = self.has_online
         return [run.online.final if online else run.offline.final for run in self.runs]
 
     def offline_final(self) -> Estimate:

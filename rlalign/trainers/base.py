@@ -26,6 +26,7 @@ from rlalign.trainers.reference import (
     load_reference,
     loading_no_reference,
     save_reference,
+    shards_by_zero,
 )
 from rlalign.trainers.reference_cache import on_disk
 from rlalign.trainers.scoring import Scored, score
@@ -59,6 +60,8 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
     config_class: ClassVar[type[PreferenceConfig]] = PreferenceConfig
     needs_reference: ClassVar[bool] = True
     rows_per_pair: ClassVar[int] = 2
+
+    _tokens_seen: Tensor | None = None  # by this process in training, once there were any
 
     def __init__(
         self,
@@ -139,7 +142,8 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
         scored = score(model, inputs, router=self.aux_loss_enabled)
         if self.mode == "train":
             tokens = inputs["attention_mask"].sum()
-            self._tokens_seen = tokens + getattr(self, "_tokens_seen", self._tokens_before())
+            before = self._tokens_before() if self._tokens_seen is None else self._tokens_seen
+            self._tokens_seen = tokens + before
         return scored
 
     def reference_scores(self, inputs: dict[str, Tensor]) -> Scored:
@@ -235,18 +239,22 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
         mode = self.mode
         for name, value in self._ledgers[mode].flush(self.accelerator).items():
             self._metrics[mode][name] = [value]
-        if mode == "train" and hasattr(self, "_tokens_seen"):
+        if mode == "train" and self._tokens_seen is not None:
             self._metrics[mode]["num_tokens"] = [self._all_tokens_seen()]
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._check_finite()  # what is saved is good
-        if self._counts_tokens and hasattr(self, "_tokens_seen"):
+        if self._counts_tokens and self._tokens_seen is not None:
             self.state.num_input_tokens_seen = self._all_tokens_seen()
         if self.args.sync_ref_model and not self._shards and self.args.should_save:
-            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            save_reference(self.accelerator.unwrap_model(self.ref_model), folder)
+            reference = self.accelerator.unwrap_model(self.ref_model)
+            save_reference(reference, self.checkpoint_folder(trial))
         super()._save_checkpoint(model, trial)
+
+    def checkpoint_folder(self, trial: Any) -> Path:
+        """Return where the checkpoint of the present step is saved."""
+        return Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -283,8 +291,7 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
     @property
     def _shards(self) -> bool:
         """Whether each process holds a part of every parameter."""
-        plugin = self.args.deepspeed_plugin
-        return self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+        return self.is_fsdp_enabled or shards_by_zero(self.args)
 
     @property
     def _counts_tokens(self) -> bool:

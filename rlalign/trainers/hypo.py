@@ -173,8 +173,7 @@ class HyPOTrainer(DPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self._between_draws():
-            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            save_samples(self._samples, self._samples_file(folder))
+            save_samples(self._samples, self._samples_file(self.checkpoint_folder(trial)))
         super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

@@ -25,8 +25,13 @@ def copied_reference(model: Any, args: Any, peft_config: Any) -> Any:
         return None
     if args.precompute_ref_log_probs:
         return None
-    sharded = args.deepspeed_plugin is not None and args.deepspeed_plugin.zero_stage == 3
-    return loaded_again(model) if sharded else copy.deepcopy(model).eval()
+    return loaded_again(model) if shards_by_zero(args) else copy.deepcopy(model).eval()
+
+
+def shards_by_zero(args: Any) -> bool:
+    """Whether DeepSpeed's ZeRO-3 gives each process a part of every parameter."""
+    plugin = args.deepspeed_plugin
+    return plugin is not None and plugin.zero_stage == 3
 
 
 def loaded_again(model: Any) -> Any:

@@ -11,7 +11,6 @@ from typing import Any
 
 from rlalign.atomic import write_json
 from rlalign.data.preferences.messages import plain_messages, short
-from rlalign.data.preferences.tokens import text_ids
 from rlalign.errors import CheckpointError, DatasetError, SettingsError
 from rlalign.settings import require
 
@@ -165,19 +164,3 @@ TEMPLATES: Mapping[str, RevisionTemplate] = {"chat": CHAT, "tldr": TLDR}
 def revision_template(name: str) -> RevisionTemplate:
     """Return a template by its name, or read it from a file or a model's folder."""
     return TEMPLATES[name] if name in TEMPLATES else RevisionTemplate.load(name)
-
-
-def encode_prompt(tokenizer: Any, prompt: Prompt, **chat: Any) -> list[int]:
-    """Tokenise a prompt up to where a completion begins, as in training so at inference.
-
-    Args:
-        tokenizer: of the model.
-        prompt: a text, or chat messages, which go through the chat template.
-        chat: further arguments of the chat template.
-    """
-    if isinstance(prompt, str):
-        return text_ids(prompt, tokenizer)
-    encoded = tokenizer.apply_chat_template(
-        prompt, tokenize=True, return_dict=True, add_generation_prompt=True, **chat
-    )
-    return list(encoded["input_ids"])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlalign.errors import CheckpointError, DatasetError, RecipeError, RlalignError
 from rlalign.new_run import require_free
+from rlalign.processes import is_first_process, process_count, resume_command
 from rlalign.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -95,21 +96,10 @@ def _check_processes(run: RunDirectory) -> None:
     """Refuse another number of processes: a step would have another batch, and others follow."""
     before, now = run.info.get("processes", 1), process_count()
     if before != now:
-        how = f" --launch CONFIG --processes {before}" if before > 1 else ""
         raise CheckpointError(
             f"{run.path}: trained by {before} process{'es' if before > 1 else ''}, and now there "
-            f"{'are' if now > 1 else 'is'} {now}; go on with: rlalign resume {run.path}{how}"
+            f"{'are' if now > 1 else 'is'} {now}; go on with: {resume_command(run.path, before)}"
         )
-
-
-def is_first_process() -> bool:
-    """Whether this process writes the run directory; the launcher says which it is."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def process_count() -> int:
-    """How many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass

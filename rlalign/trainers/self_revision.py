@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from rlalign.data.preferences.tokens import encode_prompt
 from rlalign.settings import require
 from rlalign.trainers.generation import complete, generating, sampling_settings
-from rlalign.trainers.revision import Prompt, RevisionTemplate, encode_prompt
+from rlalign.trainers.revision import Prompt, RevisionTemplate
 from rlalign.trainers.rows import Tokens, end_tokens
 
 

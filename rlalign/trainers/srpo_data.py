@@ -11,8 +11,9 @@ from torch import Tensor
 from trl.data_utils import common_prefix_length
 
 from rlalign.data.preferences.messages import chat_arguments, plain_messages, short
+from rlalign.data.preferences.tokens import encode_prompt
 from rlalign.errors import DatasetError
-from rlalign.trainers.revision import RevisionTemplate, encode_prompt
+from rlalign.trainers.revision import RevisionTemplate
 from rlalign.trainers.rows import as_rows
 
 # Which prompt and which completion each sequence consists of. The names are those of the losses'

@@ -28,9 +28,9 @@ import numpy as np
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, GPT2Config
 
+from rlalign.data.preferences.tokens import encode_prompt
 from rlalign.trainers import DPOConfig, DPOTrainer, SRPOConfig, SRPOTrainer, self_revise
 from rlalign.trainers.drawing import Voice, draw, texts_of
-from rlalign.trainers.revision import encode_prompt
 from tests.trainers import tiny
 from tests.trainers.runs import teach
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from rlalign.data.preferences.tokens import encode_prompt
 from rlalign.errors import CheckpointError, SettingsError
 from rlalign.trainers import RevisionTemplate, self_revise
-from rlalign.trainers.revision import CHAT, TEMPLATES, TLDR, encode_prompt, revision_template
+from rlalign.trainers.revision import CHAT, TEMPLATES, TLDR, revision_template
 from tests.trainers import tiny
 
 

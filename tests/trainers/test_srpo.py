@@ -11,10 +11,11 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from rlalign.data.preferences.tokens import encode_prompt
 from rlalign.errors import DatasetError, SettingsError
 from rlalign.trainers import RevisionTemplate, SRPOConfig, SRPOTrainer
 from rlalign.trainers.losses import srpo_generative_loss, srpo_improvement_losses
-from rlalign.trainers.revision import CHAT, encode_prompt
+from rlalign.trainers.revision import CHAT
 from rlalign.trainers.srpo_data import SEQUENCES, longest
 from tests.trainers import tiny
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 from datasets import Dataset
 
+from rlalign.data.preferences.tokens import encode_prompt
 from rlalign.errors import DatasetError, SettingsError
 from rlalign.trainers import SRPOConfig, SRPOTrainer, self_revise
 from rlalign.trainers.drawing import Voice
 from rlalign.trainers.evaluation import Plan, evaluate
 from rlalign.trainers.head import add_head
-from rlalign.trainers.revision import CHAT, encode_prompt
+from rlalign.trainers.revision import CHAT
 from rlalign.trainers.srpo_data import EncodePair
 from tests.trainers import tiny
 

@@ -45,16 +45,27 @@ def tokenize_pair(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) ->
 def prompt_ids(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a row's prompt, with what the chat template puts before an answer."""
     prompt = row["prompt"]
+    chat = {} if isinstance(prompt, str) else chat_arguments(row)
+    return encode_prompt(tokenizer, prompt, **chat)
+
+
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, prompt: str | list[dict[str, Any]], **chat: Any
+) -> list[int]:
+    """Tokenise a prompt up to where a completion begins, as in training so at inference.
+
+    The end token that some tokenizers add to a text is left out.
+
+    Args:
+        tokenizer: of the model.
+        prompt: a text, or chat messages, which go through the chat template.
+        chat: further arguments of the chat template.
+    """
     if isinstance(prompt, str):
-        return text_ids(prompt, tokenizer)
-    return _chat(prompt, row, tokenizer, add_generation_prompt=True)
-
-
-def text_ids(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a text that goes on, without the end token that some tokenizers add."""
-    ids = list(tokenizer(prompt)["input_ids"])
-    added = bool(ids) and ids[-1] == tokenizer.eos_token_id
-    return ids[:-1] if added and not prompt.endswith(str(tokenizer.eos_token)) else ids
+        ids = list(tokenizer(prompt)["input_ids"])
+        added = bool(ids) and ids[-1] == tokenizer.eos_token_id
+        return ids[:-1] if added and not prompt.endswith(str(tokenizer.eos_token)) else ids
+    return _chat(tokenizer, prompt, add_generation_prompt=True, **chat)
 
 
 def ends_properly(
@@ -72,7 +83,7 @@ def _with_completion(
     row: Mapping[str, Any], name: str, tokenizer: PreTrainedTokenizerBase
 ) -> list[int]:
     if not isinstance(row["prompt"], str):
-        return _chat(row["prompt"] + row[name], row, tokenizer)
+        return _chat(tokenizer, row["prompt"] + row[name], **chat_arguments(row))
     completion: str = row[name]
     end = str(tokenizer.eos_token)
     whole = completion if completion.endswith(end) else completion + end
@@ -80,19 +91,10 @@ def _with_completion(
 
 
 def _chat(
-    messages: list[dict[str, Any]],
-    row: Mapping[str, Any],
-    tokenizer: PreTrainedTokenizerBase,
-    **options: Any,
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], **options: Any
 ) -> list[int]:
-    ids = tokenizer.apply_chat_template(
-        messages,
-        tokenize=True,
-        return_dict=True,
-        **options,
-        **chat_arguments(row),
-    )["input_ids"]
-    return list(ids)
+    encoded = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **options)
+    return list(encoded["input_ids"])
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
