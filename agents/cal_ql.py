@@ -35,8 +35,9 @@ class CalQLSettings(CQLSettings):
             reached a goal. A trajectory that never gets another one is taken to fail forever:
             its returns are those of that reward without end. None: no sparse rewards.
         endless_reward: beyond a truncated trajectory its last reward goes on forever (the authors'
-            setting for Kitchen); False adds nothing, so that returns are too low rather than too
-            high, and the bound is weaker.
+            setting for Kitchen); False adds nothing. Near the cut returns are then too low where
+            rewards are above 0, and the bound is weaker; where they are below 0 returns are too
+            high, and the bound switches the penalty off.
     """
 
     hidden: tuple[int, ...] = (256, 256)

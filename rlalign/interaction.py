@@ -28,7 +28,7 @@ class Interaction:
         begun: the agent's `num_timesteps` when its replay buffer was begun.
         trained: the agent had learned before, from a dataset: it takes no random steps.
         owed: updates that a fraction of updates_per_step has not yet made up.
-        moves: those of `environments` when the stretch ended.
+        moves: those of `environments` when the stretch ended; None has their episodes begin anew.
     """
 
     environments: Environments
@@ -37,7 +37,7 @@ class Interaction:
     begun: int
     trained: bool = False
     owed: float = 0.0
-    moves: int = 0
+    moves: int | None = 0
 
     @classmethod
     def of(cls, agent: Agent, environments: Environments, buffer_size: int) -> Interaction:
@@ -62,6 +62,10 @@ class Interaction:
             environments, RunningEpisodes(agent, environments.count), random, begun, trained, owed
         )
         return agent.interaction
+
+    def count_anew(self) -> None:
+        """Have warm-up and random steps count from 0 again, with new episodes."""
+        self.begun, self.owed, self.moves = 0, 0.0, None
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return everything but the environments."""

@@ -72,7 +72,8 @@ def learn(
     settings = _online_settings(agent, online)
     if reset_num_timesteps:
         agent.num_timesteps = 0
-        agent.interaction = None
+        if agent.interaction is not None:
+            agent.interaction.count_anew()
     agent.name_log(tb_log_name)
     calls = as_callback(callback, agent, progress_bar=progress_bar)
     started = time.perf_counter()

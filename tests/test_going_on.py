@@ -61,13 +61,29 @@ def test_many_short_calls_are_as_one_long_one(name: str, online: dict[str, Any])
         assert torch.equal(weights(short)[key], value), key
 
 
-def test_counting_anew_begins_with_an_episode_warm_up_and_random_steps() -> None:
+@pytest.mark.parametrize("offline", [0, 2])
+def test_counting_anew_begins_with_an_episode_warm_up_and_random_steps(
+    offline: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     agent = make()
+    agent.fit(tagged_dataset(), offline)
+    asked: list[int] = []  # steps at which the policy acts
+    act = agent.act
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        asked.append(agent.num_timesteps)
+        return act(*arguments, **options)
+
+    monkeypatch.setattr(agent, "act", noted)
+    first = 0 if offline else 6  # no random steps after an offline phase
     agent.learn(8, random_steps=6, warmup_steps=6)
-    assert agent.learner.step_count == 2
+    assert agent.learner.step_count == offline + 2
+    assert asked == list(range(first, 8))
+    asked.clear()
     agent.learn(8, reset_num_timesteps=True, random_steps=6, warmup_steps=6)
-    assert agent.learner.step_count == 4
+    assert agent.learner.step_count == offline + 4
     assert agent.num_timesteps == 8
+    assert asked == list(range(first, 8))
     assert contents(agent)[8, 0] == 0  # the first observation of an episode of Counter
 
 

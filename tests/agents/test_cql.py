@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rlalign.agents import AGENTS
+from rlalign.agents.sac import summed_squared_error
 from rlalign.errors import SettingsError
 from rlalign.layout import Batch
 from tests.agents.naive import Naive, agree, double, gaussian_log_prob
@@ -244,6 +245,34 @@ def test_the_gap_s_gradient_is_a_soft_maximum_less_the_data_s_action() -> None:
     found, _ = cold.conservative_gap(batch, data, sampled, density)
     highest = (sampled - density).amax(-1) - data
     torch.testing.assert_close(found, highest.mean(1), atol=1e-3, rtol=0)
+
+
+def test_values_settle_below_the_target_by_how_much_too_often_an_action_is_proposed() -> None:
+    """14: in one state, Q = y - w / 2 (mu / pi_data - 1) where proposals come from a fixed mu.
+
+    A high temperature turns the logarithm of the sum into the mean over the proposals.
+    """
+    agent = make("cql", spaces=box_spaces(1, 1), penalty_temperature=1e9, action_samples=8)
+    data = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])  # the data's action of each row
+    proposed = torch.tensor([0] * 6 + [1] * 6 + [2] * 12)
+    taken, mu = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.25, 0.25, 0.5])
+    target = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    weight = 3.0
+    correction = weight / 2 * (mu / taken - 1)
+    table = (target - correction).requires_grad_()
+
+    def slope(values: Tensor) -> Tensor:
+        sampled = values[proposed].expand(1, 8, -1)
+        density = torch.zeros(8, 24, dtype=torch.float64)
+        chosen = values[data].unsqueeze(0)
+        gap, _ = agent.conservative_gap(batch_of(agent, 8), chosen, sampled, density)
+        loss = summed_squared_error(chosen, target[data]) + weight * gap.sum()
+        return torch.autograd.grad(loss, values)[0]
+
+    torch.testing.assert_close(slope(table), torch.zeros_like(target), atol=1e-6, rtol=0)
+    assert slope(target.clone().requires_grad_()).abs().max() > 0.1
+    assert (taken * correction).sum() == 0
+    assert (mu * correction).sum() > 0  # pressed down on average over the proposals
 
 
 def test_uniform_proposals_fill_the_bounds() -> None:

@@ -149,6 +149,41 @@ def test_training_finds_the_expectile_of_two_outcomes(
     assert abs(before - value) > 0.05
 
 
+def test_at_half_the_values_are_those_of_the_data_s_policy() -> None:
+    """Invariant 2: V and Q together end at SARSA's evaluation of it, upwards of it at 0.9.
+
+    Two states one after the other; in the first the data's policy gambles, in the second one action
+    in four pays 1 and the others nothing.
+    """
+    first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    gambles, good = torch.arange(16) % 2 == 0, torch.arange(16) % 4 == 0
+    rows = Layout(2, 1).pack(
+        observations=torch.cat((first.expand(16, 2), second.expand(16, 2))),
+        actions=torch.cat((gambles, good)).float() - 0.5,
+        rewards=torch.cat((torch.where(gambles, -0.4, 0.2), good.float())),
+        terminations=torch.cat((torch.zeros(16), torch.ones(16))),
+        next_observations=torch.cat((second.expand(16, 2), torch.zeros(16, 2))),
+    )
+    found = {}
+    for expectile in (0.5, 0.9):
+        agent = make(
+            "iql",
+            spaces=box_spaces(2, 1),
+            expectile=expectile,
+            discount=0.8,
+            target_rate=0.1,
+            critic_learning_rate=1e-2,
+            value_learning_rate=1e-2,
+        )
+        for _ in range(400):
+            agent.learner.step(rows.clone())
+        found[expectile] = agent.learner.nets.value(torch.eye(2)).squeeze().tolist()
+    # E r + 0.8 V(second), and E r.
+    assert found[0.5] == pytest.approx([-0.1 + 0.8 * 0.25, 0.25], abs=0.01)
+    # The expectile is 0.75 in the second state; in the first it weighs 0.2 and -0.4 nine to one.
+    assert found[0.9] == pytest.approx([0.9 * 0.2 - 0.1 * 0.4 + 0.8 * 0.75, 0.75], abs=0.01)
+
+
 def test_higher_expectiles_give_higher_values_up_to_the_best_action_s() -> None:
     """Invariant 2: the minimum of the loss in V rises with tau and ends at the maximum."""
     outcomes = torch.tensor([-1.0, 0.0, 0.5, 3.0], dtype=torch.float64)

@@ -10,7 +10,8 @@ from rlalign.agents import AGENTS
 from rlalign.errors import SettingsError
 from tests.agents.naive import Naive, agree, double
 from tests.agents.soft import all_values, disturbed, same_networks, squashed
-from tests.agents.test_rorl import BOUNDS, STRONG
+from tests.agents.test_rorl import BOUNDS, OFF, STRONG
+from tests.agents.test_sac_n import AS_SAC
 from tests.agents.tiny import (
     batch_of,
     gradients,
@@ -32,6 +33,14 @@ LOSSES = ("critic_loss", "actor_loss")
 def test_offline_it_is_rorl_bit_for_bit() -> None:
     agents = [make(name, critics=4) for name in ("ro2o", "rorl")]
     start = weights(agents[0])
+    learn_alike(agents, start)
+
+
+def test_two_critics_without_its_terms_are_sac_bit_for_bit() -> None:
+    """Invariant 2; networks and order of the steps are SAC's too."""
+    sac = make("sac", observation_normalization="standard")
+    agents = [make("ro2o", critics=2, **OFF, **AS_SAC), sac]
+    start = weights(sac)
     learn_alike(agents, start)
 
 
