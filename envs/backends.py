@@ -142,6 +142,7 @@ class VectorBackend:
         single = vector.single_observation_space
         self.observation_space = flat_goal_space(single) if self._goal else single
         self.action_space = vector.single_action_space
+        self.spec = vector.spec
         self.spec_id = None if vector.spec is None else vector.spec.id
 
     def reset(self, seeds: Sequence[int | None], observations: np.ndarray) -> Infos:

@@ -16,9 +16,9 @@ from rlalign.envs.make import flat, make_environment
 from rlalign.errors import EnvError
 
 # Wrappers that only take notes.
-_RECORDERS = ("Monitor", "RecordEpisodeStatistics")
+RECORDERS = ("Monitor", "RecordEpisodeStatistics")
 
-Make = str | Callable[[], "gymnasium.Env[Any, Any]"] | Any
+Make = str | Callable[..., "gymnasium.Env[Any, Any]"] | Any
 
 
 def build_backend(
@@ -26,8 +26,15 @@ def build_backend(
 ) -> Backend:
     """The environments that `make` describes, see `Environments`.
 
-    Raises EnvError for something no environment can be made from.
+    Raises EnvError for something no environment can be made from, and for `env_kwargs` that what
+    makes the environments does not take.
     """
+    ready = isinstance(make, VectorEnv | gymnasium.Env) or _is_sb3_vector(make)
+    if ready and env_kwargs:
+        raise EnvError(
+            f"env_kwargs {_names(env_kwargs)} were given for {type(make).__name__}, an environment "
+            "that is made already; pass its id or a function that makes it"
+        )
     if isinstance(make, VectorEnv):
         if type(make) is SyncVectorEnv:
             return SerialBackend([flat(env) for env in make.envs])
@@ -76,13 +83,15 @@ def maker_of(make: Make, env_kwargs: dict[str, Any]) -> Make | None:
         vector: Any = make
         singles = getattr(vector, "envs", None)
         return _from_spec(singles[0].spec) if singles else None
-    return make if callable(make) else None
+    if not callable(make):
+        return None
+    return partial(make, **env_kwargs) if env_kwargs else make
 
 
 def _from_spec(spec: EnvSpec | None) -> Make | None:
     if spec is None or spec.entry_point is None:
         return None
-    wrappers = [item for item in spec.additional_wrappers if item.name not in _RECORDERS]
+    wrappers = [item for item in spec.additional_wrappers if item.name not in RECORDERS]
     if any(item.kwargs is None for item in wrappers):
         return None
     return partial(gymnasium.make, dataclasses.replace(spec, additional_wrappers=tuple(wrappers)))
@@ -91,12 +100,29 @@ def _from_spec(spec: EnvSpec | None) -> Make | None:
 def _make_one(make: Make, env_kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     if isinstance(make, str):
         return make_environment(make, **env_kwargs)
-    env = make()
+    env = _call(make, env_kwargs)
     if not isinstance(env, gymnasium.Env):
         raise EnvError(
             f"the environment function returned {type(env).__name__}, not a gymnasium.Env"
         )
     return flat(env)
+
+
+def _call(make: Callable[..., Any], env_kwargs: dict[str, Any]) -> Any:
+    if not env_kwargs:
+        return make()
+    try:
+        return make(**env_kwargs)
+    except TypeError as error:
+        cause = str(error).strip().split("\n", 1)[0]
+        raise EnvError(
+            f"the environment function cannot be called with env_kwargs {_names(env_kwargs)}: "
+            f"{cause}"
+        ) from error
+
+
+def _names(env_kwargs: dict[str, Any]) -> str:
+    return ", ".join(repr(name) for name in env_kwargs)
 
 
 def _is_sb3_vector(env: Any) -> bool:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gymnasium
@@ -20,6 +20,8 @@ Make = Callable[..., Env]
 
 # D4RL's contact forces [14 bodies x 6] follow the 27 positions and velocities.
 _ANT_CONTACTS = 84
+# The adapted mazes have walls, goals, rewards and ends of their own, whatever these say.
+_MAZE_OPTIONS = ("maze_map", "reward_type", "continuing_task", "reset_target")
 
 
 def is_task(name: str) -> bool:
@@ -36,10 +38,11 @@ def environment_for(name: str) -> str | None:
     return task(name).played_as
 
 
-def make_task(name: str, make: Make, **kwargs: Any) -> Env:
+def make_task(name: str, make: Make, /, **kwargs: Any) -> Env:
     """The environment of D4RL's task `name`, made from gymnasium's by `make(id, **kwargs)`.
 
-    Episodes have D4RL's length. Raises EnvError for a task that nothing plays today.
+    Episodes have D4RL's length. Raises EnvError for a task that nothing plays today, and for an
+    option that an adapted task decides itself.
     """
     found = task(name)
     if found.environment is None:
@@ -47,6 +50,15 @@ def make_task(name: str, make: Make, **kwargs: Any) -> Env:
     kwargs.setdefault("max_episode_steps", found.horizon)
     build = _ADAPTED.get(name.split("-", 1)[0], _as_it_is)
     return build(found, make, kwargs)
+
+
+def _leave_to_task(found: Task, options: Iterable[str], kwargs: dict[str, Any]) -> None:
+    for option in options:
+        if option in kwargs:
+            raise EnvError(
+                f"D4RL's {found.name} decides {option} itself, it cannot be given "
+                f"(got {kwargs[option]!r})"
+            )
 
 
 def _as_it_is(found: Task, make: Make, kwargs: dict[str, Any]) -> Env:
@@ -72,12 +84,14 @@ class SilentContacts(gymnasium.ObservationWrapper[np.ndarray, Any, Any]):
 
 def _ant(found: Task, make: Make, kwargs: dict[str, Any]) -> Env:
     options = {"include_cfrc_ext_in_observation": False, "contact_cost_weight": 0.0}
+    _leave_to_task(found, options, kwargs)
     return SilentContacts(make(found.environment, **options, **kwargs))
 
 
 def _ant_maze(found: Task, make: Make, kwargs: dict[str, Any]) -> Env:
     from rlalign.envs.mazes import AntMaze, maze_of
 
+    _leave_to_task(found, (*_MAZE_OPTIONS, "include_cfrc_ext_in_observation"), kwargs)
     maze = maze_of(found.name)
     base = make(
         found.environment,
@@ -91,6 +105,7 @@ def _ant_maze(found: Task, make: Make, kwargs: dict[str, Any]) -> Env:
 def _point_maze(found: Task, make: Make, kwargs: dict[str, Any]) -> Env:
     from rlalign.envs.mazes import PointMaze, maze_of
 
+    _leave_to_task(found, _MAZE_OPTIONS, kwargs)
     maze = maze_of(found.name)
     base = make(found.environment, maze_map=PointMaze.layout(maze), **kwargs)
     return PointMaze(base, maze, dense="-dense-" in found.name)

@@ -33,15 +33,16 @@ _UNKNOWN = (
 
 
 def make_environment(
-    env_id: str, render_mode: str | None = None, **kwargs: Any
+    env_id: str, /, render_mode: str | None = None, **kwargs: Any
 ) -> gymnasium.Env[Any, Any]:
     """The environment called `env_id`, observed as one vector if it is a goal environment.
 
     `env_id` is a gymnasium id (`Hopper-v5`, `AntMaze_UMaze-v5`, `module:Name-v0`) or a D4RL task
     (`hopper-medium-v2`, `antmaze-umaze-v2`); `kwargs` go to `gymnasium.make`.
 
-    Raises EnvError for an unknown id, with the nearest known one, and for an environment that
-    cannot be made; MissingPackageError where gymnasium-robotics is needed and not installed.
+    Raises EnvError for an unknown id, with the nearest known one, for an option that a D4RL task
+    decides itself, and for an environment that cannot be made; MissingPackageError where
+    gymnasium-robotics is needed and not installed.
     """
     if render_mode is not None:
         kwargs["render_mode"] = render_mode
@@ -55,7 +56,7 @@ def flat(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     return FlattenGoal(env) if is_goal_space(env.observation_space) else env
 
 
-def _make_registered(env_id: str, **kwargs: Any) -> gymnasium.Env[Any, Any]:
+def _make_registered(env_id: str, /, **kwargs: Any) -> gymnasium.Env[Any, Any]:
     if env_id.startswith(_ROBOTICS) and env_id not in gymnasium.registry:
         _register_robotics(env_id)
     try:

@@ -14,8 +14,8 @@ from rlalign.errors import EnvError
 def check_spaces(observation_space: Space[Any], action_space: Space[Any], name: str) -> None:
     """Refuse spaces that agents cannot work with.
 
-    Observations must be a `Box` of one dimension, actions a bounded `Box` of one dimension.
-    `name` is how the environment is called in the message. Raises EnvError.
+    Observations must be a `Box` of one dimension, actions a bounded `Box` of one dimension and of
+    floating-point numbers. `name` is how the environment is called in the message. Raises EnvError.
     """
     if not isinstance(observation_space, Box) or len(observation_space.shape) != 1:
         pixels = isinstance(observation_space, Box) and observation_space.dtype == np.uint8
@@ -29,6 +29,11 @@ def check_spaces(observation_space: Space[Any], action_space: Space[Any], name: 
         )
     if not isinstance(action_space, Box) or len(action_space.shape) != 1:
         raise EnvError(f"{name} has actions {action_space}, expected a Box of one dimension")
+    if not np.issubdtype(action_space.dtype, np.floating):
+        raise EnvError(
+            f"{name} has actions {action_space} of whole numbers, expected a Box of floating-point "
+            "numbers"
+        )
     if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
         raise EnvError(
             f"{name} has unbounded actions {action_space}; agents need finite bounds, "

@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
 from rlalign.envs.backends import Infos, Outcome
 from rlalign.envs.building import Make, build_backend, maker_of
+from rlalign.envs.identity import plain_id
 from rlalign.envs.recording import Recording, replay
 from rlalign.envs.spaces import check_spaces
 from rlalign.errors import EnvError
@@ -38,14 +40,15 @@ class StepResult(NamedTuple):
 class Environments:
     """`count` environments that begin a new, explicitly seeded episode when one ends.
 
-    `make` is a gymnasium id or D4RL task, a function without arguments that makes an environment,
-    one environment (then `count` is 1), or a vector environment of gymnasium or of
+    `make` is a gymnasium id or D4RL task, a function or class that makes an environment, one
+    environment (then `count` is 1), or a vector environment of gymnasium or of
     stable-baselines3 (then `count` is its own). `asynchronous` runs each one in its own process.
-    `env_kwargs` go to the maker of an id. `record=False` saves the actions' memory where no
-    `state_dict` will be asked for. `maker` is what further environments like these, for evaluation
-    say, are made from, or None; `env_id` their id if they have one.
+    `env_kwargs` are options of an id or arguments of a function. `record=False` saves the actions'
+    memory where no `state_dict` will be asked for. `maker` is what further environments like these,
+    for evaluation say, are made from, or None; `env_id` their id if they have one, and `plain_id`
+    the same where it says all about them: no options, no wrappers, known in any other process.
 
-    Raises EnvError for an unknown id or spaces no agent can use.
+    Raises EnvError for an unknown id, `env_kwargs` that are not taken, or spaces no agent can use.
     """
 
     observation_space: Box
@@ -63,11 +66,13 @@ class Environments:
     ) -> None:
         if count < 1:
             raise EnvError(f"the number of environments must be at least 1, got {count}")
-        self._backend = build_backend(make, count, asynchronous, dict(env_kwargs or {}))
+        options = dict(env_kwargs or {})
+        self._backend = build_backend(make, count, asynchronous, options)
         backend = self._backend
         self.count = backend.count
-        self.maker = maker_of(make, dict(env_kwargs or {}))
+        self.maker = maker_of(make, options)
         self.env_id = make if isinstance(make, str) else backend.spec_id
+        self.plain_id = plain_id(make, options, backend)
         try:
             name = self.env_id or "the environment"
             check_spaces(backend.observation_space, backend.action_space, name)
@@ -84,6 +89,9 @@ class Environments:
         self._action_shape = (self.count, *self.action_space.shape)
         self._current: np.ndarray | None = None
         self.moves = 0  # steps and resets so far
+        # An object that was handed over may be moved by its owner too.
+        self._object = make if isinstance(make, gymnasium.Env) else None
+        self._left: Any = None  # the object's trace when it was last moved from here
         self._seeds = [0] * self.count
         self._returns = np.zeros(self.count)
         self._lengths = np.zeros(self.count, np.int64)
@@ -107,6 +115,7 @@ class Environments:
         self._begin(range(self.count), observations)
         self._current = observations
         self.moves += 1
+        self._left = self._trace()
         return observations
 
     def step(self, actions: np.ndarray) -> StepResult:
@@ -132,7 +141,24 @@ class Environments:
         self._current = found
         done = outcome.terminated | outcome.truncated
         finished = self._finish(done) if True in done.tolist() else []
+        self._left = self._trace()
         return StepResult(*outcome[:4], finished, outcome.infos)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether an environment object was stepped or reset by others since it was moved here.
+
+        It shows in the steps that its TimeLimit counts and in its random generator.
+        """
+        return self._trace() != self._left
+
+    def _trace(self) -> Any:
+        if self._object is None:
+            return None
+        limited = self._object.has_wrapper_attr("_elapsed_steps")
+        elapsed = self._object.get_wrapper_attr("_elapsed_steps") if limited else None
+        random = self._object.unwrapped.np_random.bit_generator
+        return elapsed, random.state if isinstance(random, np.random.PCG64) else None
 
     def _finish(self, done: np.ndarray) -> list[Episode]:
         indices = [int(index) for index in np.flatnonzero(done)]
@@ -211,6 +237,7 @@ class Environments:
         self._lengths = np.array([len(taken) for taken in actions], np.int64)
         self._recording.restore(actions)
         self._current = found
+        self._left = self._trace()
 
     def get(self, name: str, *, indices: Sequence[int] | None = None) -> list[Any]:
         """Attribute `name` of the environments, looked up through their wrappers."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -208,29 +207,16 @@ class Agent(Interface, ABC):
             DatasetError: if observations or actions are of other sizes than the environment's.
         """
         from rlalign.data.dataset import check_spaces as check_dataset
+        from rlalign.data.doubts import warn_of_another_task, warn_of_bounds
 
         check_dataset(dataset, self.observation_space, self.action_space)
-        self._warn_of_bounds(dataset)
+        warn_of_bounds(dataset, self.action_scale, clips=self.action_limit is not None)
+        if self.environments is not None:
+            warn_of_another_task(dataset, self.environments.env_id)
         if self.learner.step_count == 0:
             self.preprocessing = Preprocessing.from_dataset(dataset, self.settings)
             self._set_transform()
         self.dataset = dataset
-
-    def _warn_of_bounds(self, dataset: Dataset) -> None:
-        """Say so where actions lie beyond the environment's bounds."""
-        scale, actions = self.action_scale, dataset.actions
-        slack = 1e-3 * (scale.high - scale.low)
-        low, high = scale.low - slack, scale.high + slack
-        if (actions.min(0) >= low).all() and (actions.max(0) <= high).all():
-            return
-        beyond = ((actions < low) | (actions > high)).any(1).mean()
-        treated = "learned from as they are" if self.action_limit is None else "clipped to them"
-        warnings.warn(
-            f"{dataset.name}: {beyond:.1%} of the actions lie outside the environment's bounds "
-            f"(from {actions.min():.4g} to {actions.max():.4g}) and are {treated}; were they "
-            "recorded in other units?",
-            stacklevel=2,
-        )
 
     def update(self, source: Source, steps: int) -> None:
         """Apply `steps` updates on batches drawn from `source`.

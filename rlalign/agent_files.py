@@ -21,21 +21,28 @@ SUFFIXES = (".safetensors", ".zip")
 
 def save_agent(agent: Agent, path: str | Path) -> None:
     """Write an agent with its spaces, so that it can be loaded without an environment."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix not in SUFFIXES:
         path = path.with_name(path.name + ".safetensors")
     tensors, state = agent.state_dict()
     for kind, space in (("observation", agent.observation_space), ("action", agent.action_space)):
         tensors[f"spaces/{kind}_low"] = torch.from_numpy(space.low.copy())
         tensors[f"spaces/{kind}_high"] = torch.from_numpy(space.high.copy())
-    state["environment"] = None if agent.environments is None else agent.environments.env_id
+    # An id that does not say all about the environments would have others played without a word.
+    state["environment"] = None if agent.environments is None else agent.environments.plain_id
     save_state(path, (tensors, state))
 
 
 def with_ending(path: str | Path) -> Path:
-    """Return the file that a path with or without its ending names; itself where there is none."""
-    named = (Path(f"{path}{suffix}") for suffix in ("", *SUFFIXES))
-    return next((file for file in named if file.is_file()), Path(path))
+    """Return the file that a path with or without its ending names; itself where there is none.
+
+    Without one, what `save_agent` makes of the path comes before a file of just that name, which
+    may be a replay buffer.
+    """
+    path = Path(path).expanduser()
+    endings = () if path.suffix in SUFFIXES else SUFFIXES
+    named = (Path(f"{path}{ending}") for ending in endings)
+    return next((file for file in named if file.is_file()), path)
 
 
 def load_agent(kind: type[A], path: str | Path, env: Any, device: str | torch.device) -> A:
@@ -75,6 +82,7 @@ def load_any_agent(path: str | Path, env: Any = None, device: str = "cpu") -> Ag
     """
     from rlalign.agents import AGENTS
 
+    path = with_ending(path)
     _, state = load_state(path)
     name = state.get("agent")
     if not isinstance(name, str) or name not in AGENTS:
@@ -88,11 +96,12 @@ def save_replay(agent: Agent, path: str | Path) -> None:
     """Write an agent's transitions of interaction."""
     if agent.replay_buffer is None:
         raise CheckpointError("the agent has no replay buffer yet: call learn first")
-    save_state(path, agent.replay_buffer.state_dict())
+    save_state(Path(path).expanduser(), agent.replay_buffer.state_dict())
 
 
 def load_replay(agent: Agent, path: str | Path) -> None:
     """Give an agent the transitions that `save_replay` wrote."""
+    path = Path(path).expanduser()
     tensors, state = load_state(path)
     if "capacity" not in state:
         raise CheckpointError(f"{path}: holds agent {state.get('agent')!r}, not a replay buffer")

@@ -20,6 +20,7 @@ from rlalign.errors import CheckpointError
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
 _KEY = "rlalign"  # where the JSON part lies in a safetensors header
+_PHASES = ("offline", "online")  # in their order
 
 
 def join(**parts: State) -> State:
@@ -150,16 +151,18 @@ class Checkpoints:
             shutil.rmtree(self.directory / one)
 
     def names(self) -> list[str]:
-        """Return the checkpoints' names, oldest first."""
+        """Return the checkpoints' names in the order of training: PHASE-STEP, others by age."""
         folders = [path for path in self.directory.glob("[!.]*") if path.is_dir()]
-        return [path.name for path in sorted(folders, key=lambda path: path.stat().st_mtime_ns)]
+        return [path.name for path in sorted(folders, key=_order)]
 
     @property
     def latest(self) -> str | None:
         """The name in the file ``latest``; the newest one's where that is lost; None: no one's."""
         pointer = self.directory / "latest"
         if pointer.is_file():
-            return pointer.read_text().strip()
+            name = pointer.read_text(errors="replace").strip()
+            if name:
+                return name
         return self.names()[-1] if self.names() else None
 
     def load(self, name: str = "latest") -> State:
@@ -192,7 +195,7 @@ class Checkpoints:
         except FileNotFoundError as error:
             what = "no such checkpoint" if not folder.is_dir() else "a checkpoint without its files"
             raise CheckpointError(f"{folder}: {what}") from error
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{folder / 'state.json'}: damaged or changed") from error
         if hashlib.sha256(data).hexdigest() != record["sha256"]:
             raise CheckpointError(f"{folder / 'state.safetensors'}: damaged or changed")
@@ -204,6 +207,13 @@ class Checkpoints:
     def _remove_unfinished(self) -> None:
         for path in self.directory.glob(".unfinished-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _order(folder: Path) -> tuple[int, int, int]:
+    # A copy of a run has other times of change: they decide only where names say nothing.
+    phase, _, step = folder.name.rpartition("-")
+    place = _PHASES.index(phase) if phase in _PHASES else -1
+    return place, int(step) if step.isdecimal() else -1, folder.stat().st_mtime_ns
 
 
 def _seal(record: dict[str, Any]) -> bytes:

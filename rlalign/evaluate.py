@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from rlalign.envs.vector import Environments
 from rlalign.errors import EnvError, MissingPackageError
 
+LONGEST = 1_000_000  # steps of an episode that is still waited for
+
 
 class Policy(Protocol):
     """What stable-baselines3 and rlalign call a policy."""
@@ -66,12 +68,14 @@ def evaluate(
     episodes: int,
     *,
     deterministic: bool = True,
-    on_episode: Callable[[], None] | None = None,
+    on_step: Callable[[], None] | None = None,
 ) -> Episodes:
     """Play `episodes` whole episodes and return their returns and lengths.
 
     Each sub-environment plays a share fixed beforehand: taking whichever episodes end first
-    would prefer short ones. `on_episode` is called after each, for a progress bar.
+    would prefer short ones. `on_step` is called after each step and may raise to end it all.
+
+    Raises EnvError for an episode that goes on beyond `LONGEST` steps.
     """
     started = time.perf_counter()
     count = environments.count
@@ -81,18 +85,26 @@ def evaluate(
     observations = environments.reset()
     state: Any = None
     starts = np.ones(count, dtype=bool)
+    running = np.zeros(count, np.int64)  # steps of the running episodes
     while remaining.sum() > 0:
         actions, state = policy.predict(observations, state, starts, deterministic=deterministic)
         result = environments.step(actions)
+        if on_step is not None:
+            on_step()
         starts = result.terminated | result.truncated
+        running = np.where(starts, 0, running + 1)
+        if running.max() >= LONGEST:
+            raise EnvError(
+                f"an episode of {environments.env_id or 'the environment'} has not ended after "
+                f"{LONGEST:,} steps, so it cannot be evaluated; give it a time limit "
+                "(gymnasium's TimeLimit, or max_episode_steps where it is registered)"
+            )
         for episode in result.finished:
             if remaining[episode.environment] == 0:
                 continue
             remaining[episode.environment] -= 1
             returns.append(episode.episode_return)
             lengths.append(episode.length)
-            if on_episode is not None:
-                on_episode()
         observations = environments.current
     return Episodes(tuple(returns), tuple(lengths), time.perf_counter() - started)
 

@@ -31,6 +31,7 @@ from rlalign.prolonging import (
 from rlalign.recipe import Recipe, agent_class, agent_settings, online_settings
 from rlalign.run_events import RunEvents
 from rlalign.rundir import RunDirectory
+from rlalign.settings import require_unchanged
 from rlalign.venue import Venue
 
 if TYPE_CHECKING:
@@ -174,7 +175,12 @@ def resume(
         )
     if saved:
         # A checkpoint of something else is refused here, before the logs are cut back to it.
-        experiment.agent.load_state_dict(*part(saved, "agent"))
+        tensors, values = part(saved, "agent")
+        experiment.agent.load_state_dict(tensors, values)
+        require_unchanged("settings", values["settings"], experiment.agent.settings.to_dict())
+        if "online" in reached:
+            began = part(saved, "phase")[1].get("settings", {})  # older checkpoints lack it
+            require_unchanged("online", began, vars(online_settings(recipe)))
     mark = saved[1]["mark"] if saved else {}
     run.hold(mark)
     if saved and checkpoint != "latest":
@@ -288,8 +294,8 @@ def _scores(run: RunDirectory) -> dict[str, Any]:
     dataset = run.info.get("dataset")
     if dataset:
         scores["behaviour"] = {
-            "mean_return": dataset["behaviour_return_mean"],
-            "normalized_score": dataset["behaviour_normalized"],
+            "mean_return": dataset.get("behaviour_return_mean"),
+            "normalized_score": dataset.get("behaviour_normalized"),
         }
     for row in run.evaluations():
         scores[row["phase"]] = {

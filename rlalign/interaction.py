@@ -48,7 +48,7 @@ class Interaction:
         kept = agent.replay_buffer
         agent.replay_buffer = _resized(agent, kept, buffer_size)
         old = agent.interaction
-        if old is not None and old.environments is environments and old.moves == environments.moves:
+        if old is not None and old.runs_on_in(environments):
             return old
         environments.reset()
         if old is None:
@@ -62,6 +62,11 @@ class Interaction:
             environments, RunningEpisodes(agent, environments.count), random, begun, trained, owed
         )
         return agent.interaction
+
+    def runs_on_in(self, environments: Environments) -> bool:
+        """Whether `environments` are where this stretch left them."""
+        same = self.environments is environments and self.moves == environments.moves
+        return same and not environments.disturbed
 
     def count_anew(self) -> None:
         """Have warm-up and random steps count from 0 again, with new episodes."""

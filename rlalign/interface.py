@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -39,7 +40,7 @@ class Interface:
 
     def predict(
         self,
-        observation: np.ndarray,
+        observation: np.ndarray | Mapping[str, np.ndarray],
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
@@ -47,7 +48,8 @@ class Interface:
         """Return actions in the environment's units.
 
         Args:
-            observation: one observation or a batch of them.
+            observation: one observation or a batch of them; a goal environment's dictionary of
+                vectors, or of batches of them, is flattened as the environments flatten it.
             state, episode_start: unused; kept for stable-baselines3's interface.
             deterministic: the policy's mode instead of a sample.
 
@@ -58,19 +60,21 @@ class Interface:
             EnvError: for observations of another shape.
         """
         given: Any = observation
+        if isinstance(given, Mapping):
+            given = _flattened(given)
         if isinstance(given, tuple):
             raise EnvError(
                 "observations must be an array, got a tuple; env.reset() returns one and a "
                 "dictionary"
             )
-        wanted, found = self.observation_space.shape, np.shape(observation)
+        wanted, found = self.observation_space.shape, np.shape(given)
         single = found == wanted
         if not single and found[1:] != wanted:
             raise EnvError(
                 f"observations must be of shape {wanted} or {('n', *wanted)}, got {found} "
-                f"of {type(observation).__name__}"
+                f"of {type(given).__name__}"
             )
-        raw = torch.as_tensor(np.asarray(observation, np.float32)).reshape(
+        raw = torch.as_tensor(np.asarray(given, np.float32)).reshape(
             -1, int(np.prod(self.observation_space.shape))
         )
         actions = self.action_scale.to_environment(self.act(raw, deterministic=deterministic))
@@ -179,6 +183,25 @@ class Interface:
         from rlalign.agent_files import load_replay
 
         load_replay(cast("Agent", self), path)
+
+
+def _flattened(observation: Mapping[str, Any]) -> Any:
+    """Return a goal environment's observation as one array [..., obs], another dictionary as it is.
+
+    Raises EnvError where its parts are not arrays of as many observations each.
+    """
+    from rlalign.envs.goals import GOAL_ORDER, flatten_goal
+
+    if set(observation) != set(GOAL_ORDER):
+        return observation
+    try:
+        return flatten_goal(observation)
+    except ValueError as error:
+        shapes = ", ".join(f"{key} {np.shape(observation[key])}" for key in GOAL_ORDER)
+        raise EnvError(
+            "the parts of a goal observation must be vectors or batches of one length, got "
+            f"{shapes}"
+        ) from error
 
 
 def make_environments(env: Any, seed: int) -> tuple[Environments | None, tuple[Any, Any]]:

@@ -227,6 +227,7 @@ class OnlinePhase:
         named |= {f"environments/{k}": torch.from_numpy(v) for k, v in arrays.items()}
         return named, {
             **interaction,
+            "settings": vars(self.settings),
             "done": self.done,
             "returns": self._returns,
             "lengths": self._lengths,

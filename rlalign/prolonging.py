@@ -27,11 +27,13 @@ def prolonged(run: RunDirectory, changes: Sequence[str], reached: Mapping[str, i
 
     Raises:
         RecipeError: for a change that would make what was done another run: of a setting, of the
-            seed, of a phase that is over, or of steps below those done.
+            seed, of a phase that is over, or of steps below those done; or where an environment
+            is needed and the run began without one.
     """
     before = run.recipe
     after = load_recipe(run.path / "recipe.yaml", changes)
     check_recipe(after, str(run.path), changes)
+    _require_environment(run, after)
     ahead = {f"{phase}.steps" for phase in ("offline", "online")}
     if "online" in reached:
         ahead.remove("offline.steps")
@@ -50,6 +52,17 @@ def prolonged(run: RunDirectory, changes: Sequence[str], reached: Mapping[str, i
                 f"got {value}"
             )
     return after
+
+
+def _require_environment(run: RunDirectory, after: Recipe) -> None:
+    # Its agent was made for the dataset's sizes and bounds, its scores without a reference.
+    bare = "sizes" in (run.info.get("dataset") or {})
+    if bare and (after.online.steps or after.evaluation.every):
+        asked = "online.steps" if after.online.steps else "evaluation.every"
+        raise RecipeError(
+            f"{run.path}: {asked} needs an environment, and the run began without one; train anew "
+            "with `environment:` in the recipe"
+        )
 
 
 def phase_steps(recipe: Recipe) -> dict[str, int]:

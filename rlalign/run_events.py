@@ -48,7 +48,7 @@ class RunEvents(Events):
         assert venue.environment is not None  # else the recipe was refused
         try:
             result = evaluate_agent(
-                self.experiment.agent, phase, episodes, venue.maker, on_episode=self._look
+                self.experiment.agent, phase, episodes, venue.maker, on_step=self._look
             )
         except _StoppedError:
             self._save(phase, owes_evaluation=True)

@@ -112,7 +112,10 @@ class RunDirectory:
         for name in ("run.json", "recipe.yaml"):
             if not (path / name).is_file():
                 raise CheckpointError(f"{path}: not a run directory, it has no {name}")
-        return cls(path, read_json_object(path / "run.json"))
+        info = read_json_object(path / "run.json")
+        if "status" not in info:
+            raise CheckpointError(f"{path / 'run.json'}: damaged, it has no status")
+        return cls(path, info)
 
     @classmethod
     def open_unfinished(cls, path: str | Path) -> RunDirectory:

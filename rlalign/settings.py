@@ -12,7 +12,7 @@ from functools import cache
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, cast
 
-from rlalign.errors import SettingsError
+from rlalign.errors import CheckpointError, SettingsError
 from rlalign.setting_hints import setting_hint
 
 S = TypeVar("S")
@@ -191,6 +191,23 @@ def build_settings(settings_type: type[S], values: Mapping[str, Any], owner: str
             raise SettingsError(f"agent {owner} has no setting {name!r}{hint}", name)
         checked[name] = _convert(name, value, _types(kind)[name])
     return settings_type(**checked)
+
+
+def require_unchanged(section: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise CheckpointError where a run would go on with other settings than it began with.
+
+    Args:
+        section: of the recipe, for the message.
+        saved: at the checkpoint; settings that are not in it, of an older version, are passed over.
+        now: of the recipe, with today's defaults.
+    """
+    for name, value in now.items():
+        if name in saved and saved[name] != value:
+            raise CheckpointError(
+                f"{section}.{name} is {value!r}, but the run began with {saved[name]!r}: its "
+                "recipe.yaml or the defaults of rlalign have changed since; to go on, write "
+                f"{name}: {saved[name]!r} under {section}: in its recipe.yaml"
+            )
 
 
 def _convert(name: str, value: Any, wanted: Any) -> Any:

@@ -92,6 +92,13 @@ def plan(recipe: str, grid: Sequence[str], *, seeds: int, folder: Path) -> list[
                     recipe=load_any_recipe(recipe, overrides),
                 )
             )
+    places = [job.directory for job in jobs]
+    twice_trained = next((place for place in places if places.count(place) > 1), None)
+    if twice_trained is not None:
+        raise RecipeError(
+            f"the command line: two runs of the sweep would be {twice_trained}; give each value "
+            "once, and names that differ in more than signs"
+        )
     return jobs
 
 

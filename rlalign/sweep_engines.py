@@ -51,7 +51,8 @@ class _Processes:
         self._stopped = False
 
     def run(self, command: Command) -> Outcome:
-        with command.log.open("wb") as log:
+        with command.log.open("ab") as log:  # of a resumed run, what was written before stays
+            before = log.tell()
             with self._lock:
                 if self._stopped:
                     return Outcome(130, "interrupted before it began")
@@ -60,7 +61,7 @@ class _Processes:
             code = _wait(child)
             with self._lock:
                 self._running.discard(child)
-        return Outcome(code, _last_line(command.log, code))
+        return Outcome(code, _last_line(command.log, code, before))
 
     def stop(self) -> None:
         """Ask every child to write its checkpoint and end; kill those that do not."""
@@ -185,11 +186,12 @@ def _start(command: Command, log: Any) -> subprocess.Popen[bytes]:
     )
 
 
-def _last_line(log: Path, code: int) -> str:
-    """The line that says how a process ended."""
+def _last_line(log: Path, code: int, before: int) -> str:
+    """The line that says how a process ended; its log begins at byte `before` of the file."""
     if code < 0:
         return f"killed by signal {-code} ({signal.strsignal(-code) or 'unknown'})"
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    text = log.read_bytes()[before:].decode(errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
     if code == 0:
         # A finished run tells its scores first and its directory last.
         told = lines[-2:-1] or lines

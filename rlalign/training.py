@@ -166,13 +166,13 @@ def evaluate_agent(
     episodes: int,
     env: Any = None,
     *,
-    on_episode: Callable[[], None] | None = None,
+    on_step: Callable[[], None] | None = None,
 ) -> Episodes:
     """Evaluate on environments of their own, seeded by the agent's seed and the phase's step.
 
     Args:
         env: id or maker of the evaluation environment; by default the agent's own by its id.
-        on_episode: called after each episode; may raise to end the evaluation.
+        on_step: called after each step; may raise to end the evaluation.
     """
     from rlalign.evaluate import evaluate
 
@@ -183,6 +183,6 @@ def evaluate_agent(
     seed = int(np.random.SeedSequence(words).generate_state(1)[0])
     environments = Environments(env, min(episodes, 10), seed=seed, record=False)
     try:
-        return evaluate(agent, environments, episodes, on_episode=on_episode)
+        return evaluate(agent, environments, episodes, on_step=on_step)
     finally:
         environments.close()

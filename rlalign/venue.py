@@ -49,7 +49,7 @@ class Venue:
     def of(cls, recipe: Recipe, dataset: Dataset | None) -> Venue:
         """The recipe's environment, or else the dataset's, and likewise its options.
 
-        The reference is the dataset's, or else D4RL's for the environment.
+        The reference is the dataset's, unless it is of another environment that D4RL has one for.
 
         Raises:
             RlalignError: if there is none and the recipe asks for evaluation or interaction, or
@@ -62,8 +62,7 @@ class Venue:
             if options is None and environment == dataset.environment:
                 options = dataset.metadata.get("environment_options")
         if environment is not None:
-            own = None if dataset is None else dataset.reference
-            return cls(environment, options or {}, reference=own or _reference(environment))
+            return cls(environment, options or {}, reference=_scale(environment, dataset))
         assert dataset is not None  # the recipe's own check
         if options:
             raise RlalignError(
@@ -130,6 +129,15 @@ def _reference(environment: str | None) -> tuple[float, float] | None:
     from rlalign.data.d4rl import reference_of_environment
 
     return None if environment is None else reference_of_environment(environment)
+
+
+def _scale(environment: str, dataset: Dataset | None) -> tuple[float, float] | None:
+    """The returns that score 0 and 100 in an environment which may not be the dataset's own."""
+    played = _reference(environment)
+    if dataset is None:
+        return played
+    foreign = dataset.environment not in (None, environment)
+    return (played if foreign else None) or dataset.reference or played
 
 
 def _recorded_reference(

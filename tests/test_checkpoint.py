@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,28 @@ def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert checkpoints.names() == ["step-2", "step-3"]
 
 
+def test_checkpoints_are_ordered_by_phase_and_step_whatever_their_age(tmp_path: Path) -> None:
+    """`cp -r` gives folders times of change in no order."""
+    names = ["offline-00000100", "online-00000050", "online-00000060", "online-100000000"]
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    for name in names:
+        checkpoints.save(name, STATE)
+    for age, name in enumerate(names):
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    assert checkpoints.names() == names
+    (tmp_path / "latest").unlink()
+    assert checkpoints.latest == names[-1]
+    checkpoints.go_back_to("online-00000050")
+    assert checkpoints.names() == names[:2]
+
+
+def test_steps_of_any_other_name_are_ordered_too(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    for step in (10, 9):
+        checkpoints.save(f"step-{step}", STATE)
+    assert checkpoints.names() == ["step-9", "step-10"]
+
+
 def test_what_an_interruption_left_behind_is_cleared_away(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     (tmp_path / ".unfinished-abc").mkdir()
@@ -87,6 +110,27 @@ def test_what_an_interruption_left_behind_is_cleared_away(tmp_path: Path) -> Non
     checkpoints.save("first", STATE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "latest"]
     assert_same(checkpoints.load())
+
+
+@pytest.mark.parametrize("pointer", [b"", b"\n", b"\xff\xfe"])
+def test_a_damaged_pointer_is_lost_or_names_the_others(tmp_path: Path, pointer: bytes) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("first", STATE)
+    (tmp_path / "latest").write_bytes(pointer)
+    if pointer.strip():
+        with pytest.raises(CheckpointError, match="no such checkpoint; there are first"):
+            checkpoints.load()
+    else:
+        assert checkpoints.load()[1] == STATE[1]
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", "3"])
+def test_a_state_that_is_no_object_is_damaged(tmp_path: Path, content: str) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("first", STATE)
+    (tmp_path / "first" / "state.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"state.json: damaged or changed"):
+        checkpoints.load()
 
 
 def test_a_checkpoint_is_replaced_without_being_missing_for_long(

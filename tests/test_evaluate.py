@@ -76,10 +76,24 @@ def test_policy_is_asked_for_all_environments_at_once_and_without_noise() -> Non
     assert policy.calls == [((2, 2), True)] * 3
 
 
-def test_progress_is_reported_once_an_episode() -> None:
+def test_an_evaluation_can_be_left_within_an_episode() -> None:
     seen = []
-    evaluate(Still(), vector([1]), 3, on_episode=lambda: seen.append(1))
-    assert len(seen) == 3
+
+    def look() -> None:
+        seen.append(1)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Still(), vector([10]), 1, on_step=look)
+    assert len(seen) == 4
+
+
+def test_an_episode_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlalign.evaluate.LONGEST", 10)
+    assert evaluate(Still(), vector([10, 3]), 4).lengths == (3, 3, 10, 10)
+    with pytest.raises(EnvError, match=r"not ended after 10 steps.*time limit"):
+        evaluate(Still(), vector([3, 11]), 4)
 
 
 def test_score_is_null_without_reference_and_d4rls_with_it() -> None:

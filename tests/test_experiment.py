@@ -266,6 +266,29 @@ def test_run_is_scored_by_its_dataset_s_reference_wherever_it_is_played(
         assert row["normalized_score"] == pytest.approx(score)
 
 
+def test_run_in_another_task_than_its_dataset_s_is_warned_of_and_scored_by_the_task_played(
+    tmp_path: Path,
+) -> None:
+    dataset = random_dataset(17, 6, 50)
+    dataset.environment = "HalfCheetah-v5"
+    dataset.reference = reference_of_environment("HalfCheetah-v5")
+    dataset.save(tmp_path / "cheetah.hdf5")
+    recipe = document(
+        tmp_path,
+        dataset=str(tmp_path / "cheetah.hdf5"),
+        environment="Walker2d-v5",
+        settings={"hidden": [8], "batch_size": 4},
+    )
+    with pytest.warns(UserWarning, match="was recorded in HalfCheetah-v5, but .* Walker2d-v5"):
+        train(parse_recipe(recipe), tmp_path / "run", progress=False)
+    played = reference_of_environment("Walker2d-v5")
+    assert played is not None
+    assert played != dataset.reference
+    for row in RunDirectory.open(tmp_path / "run").evaluations():
+        score = 100 * (row["mean_return"] - played[0]) / (played[1] - played[0])
+        assert row["normalized_score"] == pytest.approx(score)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -97,6 +97,20 @@ def test_a_moved_environment_begins_a_new_episode() -> None:
     assert contents(agent)[:, 0].tolist() == list(range(LENGTH))
 
 
+@pytest.mark.parametrize("played", [0, LENGTH, 2 * LENGTH, 3])
+def test_an_environment_object_that_its_owner_moved_begins_a_new_episode(played: int) -> None:
+    env = Counter(LENGTH)
+    agent = AGENTS["sac"](env, **SMALL)
+    agent.learn(LENGTH + 3)
+    if played:  # what stable-baselines3's evaluate_policy does
+        env.reset()
+        for step in range(played):
+            if env.step(agent.action_space.sample())[2] and step + 1 < played:
+                env.reset()
+    agent.learn(2)
+    assert contents(agent)[:, 0].tolist()[-2:] == ([0, 1] if played else [3, 4])
+
+
 def test_other_environments_begin_new_episodes_and_keep_what_was_seen() -> None:
     agent = make(length=50)
     agent.learn(7, random_steps=20, warmup_steps=10)

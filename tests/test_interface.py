@@ -13,7 +13,7 @@ import torch
 from rlalign.agents import AGENTS
 from rlalign.errors import DatasetError, EnvError, SettingsError
 from tests.agents.tiny import SMALL, make, replay_of, weights
-from tests.envs.toy import Counter
+from tests.envs.toy import Counter, Goal
 from tests.toy_data import random_dataset
 
 
@@ -45,6 +45,36 @@ def test_observations_of_another_shape_are_refused(observation: Any) -> None:
     agent = make("iql")
     with pytest.raises(EnvError, match=r"must be of shape \(4,\) or \('n', 4\), got"):
         agent.predict(observation)
+
+
+def test_goal_observations_are_flattened_as_the_environments_flatten_them() -> None:
+    agent: Any = AGENTS["sac"](Goal, **SMALL)
+    one = Goal().observe()
+    flat = np.array([1, 1, 2, 2, 2, 3, 3])
+    expected = agent.predict(flat, deterministic=True)[0]
+    found = agent.predict(one, deterministic=True)[0]
+    assert found.shape == (1,)
+    np.testing.assert_array_equal(found, expected)
+    random = np.random.default_rng(0)
+    batch = {key: random.normal(size=(5, part.size)) for key, part in one.items()}
+    order = ("achieved_goal", "observation", "desired_goal")
+    rows = np.concatenate([batch[key] for key in order], axis=1)
+    expected = agent.predict(rows, deterministic=True)[0]
+    np.testing.assert_array_equal(agent.predict(batch, deterministic=True)[0], expected)
+    assert np.ptp(expected) > 0
+
+
+def test_goal_observations_that_cannot_be_flattened_are_refused() -> None:
+    agent: Any = AGENTS["sac"](Goal, **SMALL)
+    one = Goal().observe()
+    with pytest.raises(
+        EnvError, match=r"of one length, got achieved_goal \(2,\), observation \(\)"
+    ):
+        agent.predict({**one, "observation": 1.0})
+    with pytest.raises(EnvError, match=r"must be of shape \(7,\) or \('n', 7\), got \(8,\)"):
+        agent.predict({**one, "observation": np.zeros(4)})
+    with pytest.raises(EnvError, match=r"got .* of dict"):
+        agent.predict({**one, "further": np.zeros(4)})
 
 
 def test_verbose_prints_and_tensorboard_writes_what_is_logged(

@@ -16,6 +16,7 @@ from rlalign.experiment import resume, train
 from rlalign.recipe import parse_recipe
 from rlalign.rundir import RunDirectory
 from tests.test_experiment import document, evaluated
+from tests.toy_data import random_dataset
 
 ONLINE = {"warmup_steps": 3, "random_steps": 0, "environments": 2}
 
@@ -169,3 +170,29 @@ def test_prolonging_from_the_command_line(
     assert f"finished: {run}" in capsys.readouterr().out
     lines = (run / "evaluations.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["env_steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked"),
+    [
+        (["online.steps=5"], "online.steps"),
+        (["online.steps=5", "environment=Pendulum-v1"], "online.steps"),
+        (["offline.steps=8", "evaluation.every=4"], "evaluation.every"),
+    ],
+)
+def test_run_without_an_environment_cannot_act_later(
+    tmp_path: Path, changes: list[str], asked: str
+) -> None:
+    """The sentence suggests nothing that is refused in its turn."""
+    random_dataset(3, 1, 200).save(tmp_path / "data.hdf5")
+    bare = {"environment": None, "evaluation": {"every": None}, "offline": {"steps": 4}}
+    recipe = document(tmp_path, agent="td3_bc", **bare)
+    train(parse_recipe(recipe), tmp_path / "run", progress=False)
+    with pytest.raises(RecipeError) as caught:
+        resume(tmp_path / "run", changes=changes, progress=False)
+    assert str(caught.value) == (
+        f"{tmp_path / 'run'}: {asked} needs an environment, and the run began without one; train "
+        "anew with `environment:` in the recipe"
+    )
+    resume(tmp_path / "run", changes=["offline.steps=8"], progress=False)
+    assert RunDirectory.open(tmp_path / "run").recipe.offline.steps == 8

@@ -16,6 +16,7 @@ from rlalign.recipe import (
     parse_recipe,
     recipe_path,
 )
+from rlalign.recipe.yaml_files import parse_value, write_yaml
 
 SMALL = """\
 agent: iql
@@ -53,6 +54,21 @@ def test_recipe_reads_scientific_notation_and_fills_defaults(tmp_path: Path) -> 
 def test_learning_rate_without_a_dot_is_a_number(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, "a.yaml", SMALL), ["settings.learning_rate=3e-4"])
     assert recipe.settings["learning_rate"] == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("010", 10), ("08", 8), ("200_000", 200_000), ("0x1F", 31), ("0o17", 15), ("1:1", "1:1")],
+)
+def test_whole_numbers_are_those_of_yaml_1_2(text: str, value: int | str) -> None:
+    """`for seed in $(seq -w 1 20)` writes 08 and 010."""
+    assert parse_value(text) == value
+    assert parse_value(f"[{text}]") == [value]
+
+
+@pytest.mark.parametrize("text", ["08", "010", "3e-4", "0o7", "1_000", "0x1F", "null"])
+def test_text_that_looks_like_a_number_stays_text(text: str) -> None:
+    assert parse_value(write_yaml({"name": text})) == {"name": text}
 
 
 def test_dumped_recipe_loads_to_the_same_recipe(tmp_path: Path) -> None:

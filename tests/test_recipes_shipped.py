@@ -14,10 +14,13 @@ from rlalign.recipe import (
     Recipe,
     agent_class,
     agent_settings,
+    check_recipe,
+    filled,
     list_recipes,
     load_any_recipe,
     load_recipe,
     online_settings,
+    parse_recipe,
 )
 from rlalign.recipe.loading import shipped_recipes
 
@@ -46,8 +49,11 @@ AGENTS_RECIPES = [name for name in list_recipes() if isinstance(load_any_recipe(
 @pytest.mark.parametrize("name", AGENTS_RECIPES)
 def test_recipe_loads_and_its_settings_exist(name: str) -> None:
     recipe = load_recipe(name)
-    agent_settings(recipe, name)
-    online_settings(recipe, name)
+    settings, online = agent_settings(recipe, name), online_settings(recipe, name)
+    whole = parse_recipe(filled(recipe).to_dict())  # as it is shown
+    check_recipe(whole)  # without a warning
+    assert (agent_settings(whole), online_settings(whole)) == (settings, online)
+    assert set(whole.settings) == set(settings.to_dict())
 
 
 def test_every_promised_recipe_is_there() -> None:

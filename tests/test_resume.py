@@ -193,14 +193,14 @@ def test_run_stopped_during_an_evaluation_makes_up_for_it(
     train(recipe, tmp_path / "whole", progress=False)
     calls = itertools.count()
 
-    def interrupted(*arguments: Any, on_episode: Any) -> Any:
-        def after_episode() -> None:
+    def interrupted(*arguments: Any, on_step: Any) -> Any:
+        def after_step() -> None:
             if number == cut:
                 os.kill(os.getpid(), signal.SIGTERM)
-            on_episode()
+            on_step()
 
         number = next(calls)
-        return evaluate_agent(*arguments, on_episode=after_episode)
+        return evaluate_agent(*arguments, on_step=after_step)
 
     monkeypatch.setattr("rlalign.run_events.evaluate_agent", interrupted)
     with pytest.raises(SystemExit) as stopped:
@@ -259,3 +259,35 @@ def test_resume_refuses_a_changed_dataset(tmp_path: Path) -> None:
         file["rewards"][0] += 1.0
     with pytest.raises(CheckpointError, match="fingerprint"):
         resume(tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "began", "now"),
+    [("settings.expectile", "0.7", 0.95), ("online.updates_per_step", "0.5", 2.0)],
+)
+def test_resume_refuses_other_settings_than_the_run_began_with(
+    tmp_path: Path, key: str, began: str, now: float
+) -> None:
+    """By hand, or because a newer version has other defaults."""
+    from rlalign.errors import CheckpointError
+    from rlalign.experiment import train
+    from rlalign.recipe import dump_recipe
+
+    content: dict[str, object] = {
+        **BOTH,
+        "agent": "iql",
+        "offline": {"steps": 20},
+        "online": {"steps": 30, "updates_per_step": 0.5, "replay": "mixture"},
+        "logging": {"every": 10, "tensorboard": False},
+    }
+    run = tmp_path / "run"
+    train(load_recipe(_recipe(tmp_path, content)), run, progress=False)
+    changed = load_recipe(run / "recipe.yaml", [f"{key}={now}"])
+    (run / "recipe.yaml").write_text(dump_recipe(changed))
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match=f"{key} is {now}, but the run began with {began}"):
+        resume(run, changes=["online.steps=40"], progress=False)
+    assert (run / "metrics.jsonl").read_bytes() == before
+    back = load_recipe(run / "recipe.yaml", [f"{key}={began}"])
+    (run / "recipe.yaml").write_text(dump_recipe(back))
+    resume(run, changes=["online.steps=40"], progress=False)

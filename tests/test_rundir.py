@@ -196,3 +196,11 @@ def test_failed_atomic_write_keeps_the_old_file(
         write_atomic(path, b"new")
     assert json.loads(path.read_text()) == {"score": 1.0}
     assert [child.name for child in tmp_path.iterdir()] == ["scores.json"]
+
+
+def test_run_json_without_a_status_is_damaged(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    run.close()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"run.json: damaged, it has no status"):
+        RunDirectory.open(tmp_path / "run")

@@ -70,6 +70,8 @@ def test_without_a_grid_the_seeds_lie_in_the_folder(recipe: str, tmp_path: Path)
         (["offline.steps=1", "offline.steps=2"], "given twice"),
         (["seed=1,2"], "--seeds"),
         (["settings.hidden=[1,"], "not valid YAML"),
+        (["settings.expectile=0.7,0.70"], "two runs of the sweep would be .*seed-0"),
+        (["dataset=a/b.hdf5,a_b.hdf5"], "two runs of the sweep would be .*a_b.hdf5"),
     ],
 )
 def test_wrong_grid_is_one_sentence(
@@ -149,6 +151,18 @@ def test_local_processes_report_exit_codes_and_errors(tmp_path: Path) -> None:
     assert outcomes[1].code == 2
     assert outcomes[1].last_line.startswith("error: dmeo: neither")
     assert "demo" in (tmp_path / "good.log").read_text()
+
+
+def test_a_second_try_s_log_follows_the_first_one_s(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    log.write_text("error: of the first try\n")
+    ((_, outcome),) = local_engine(1)({0: Command(("recipes",), log)})
+    assert log.read_text().startswith("error: of the first try\n")
+    assert outcome.code == 0
+    log.write_text("error: of the first try\n")
+    ((_, outcome),) = local_engine(1)({0: Command(("recipes", "show", "dmeo"), log)})
+    assert "dmeo" in outcome.last_line
+    assert log.read_text().count("error: ") == 2
 
 
 def test_ray_reports_exit_codes_and_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

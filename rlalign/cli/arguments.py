@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from rlalign.errors import RlalignError
+
 RecipeName = Annotated[
     str,
     typer.Argument(
@@ -46,3 +48,18 @@ def progress_wanted(progress: bool | None) -> bool:
     import sys
 
     return sys.stderr.isatty() if progress is None else progress
+
+
+def refuse_options(subject: object, why: str, **options: object) -> None:
+    """Refuse an option that was given and means nothing for what it was given with.
+
+    Args:
+        subject: what the command was told to work on, for the message.
+        why: what the options are for.
+        options: their values by name; None and False are those that were not given.
+
+    Raises `RlalignError`.
+    """
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise RlalignError(f"{subject}: --{name.replace('_', '-')} {why}; leave it out")

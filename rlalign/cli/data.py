@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlalign.cli.arguments import AnyDatasetName, DatasetName, Device, Progress, progress_wanted
+from rlalign.cli.arguments import (
+    AnyDatasetName,
+    DatasetName,
+    Device,
+    Progress,
+    progress_wanted,
+    refuse_options,
+)
 from rlalign.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -86,6 +93,9 @@ def collect(
                 f"{source}: --device {device}, but the policies that rlalign ships act on the CPU "
                 "alone; leave --device out"
             )
+        refuse_options(
+            source, "is for runs", checkpoint=None if checkpoint == "latest" else checkpoint
+        )
         name = source.removeprefix("local/")
         if environment is not None:
             raise DatasetError(
@@ -160,6 +170,14 @@ def info(
 
         describe_pairs(dataset, model, max_length, split, sample, as_json=as_json)
         return
+    refuse_options(
+        dataset,
+        "is for preference data",
+        model=model,
+        max_length=max_length,
+        split=None if split == "train" else split,
+        sample=sample or None,
+    )
     from rlalign.data.dataset import load_dataset
     from rlalign.data.verify import describe
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlalign.cli.arguments import Device
+from rlalign.cli.arguments import Device, refuse_options
 from rlalign.errors import RlalignError
 
 if TYPE_CHECKING:
@@ -87,11 +87,24 @@ def evaluate(
                 f"{run}: --device {device}, but a language model is evaluated on the device that "
                 "its recipe names; leave --device out"
             )
+        refuse_options(
+            run, "is for agents", environment=environment, video=video, stochastic=stochastic
+        )
         asked = {"prompts": prompts, "reward": reward, "revisions": revisions}
         evaluate_run(
             run, checkpoint, dataset, split, asked, seed=seed, record=record, as_json=as_json
         )
         return
+    refuse_options(
+        run,
+        "is for language models",
+        prompts=prompts,
+        dataset=dataset,
+        split=split,
+        reward=reward,
+        revisions=revisions,
+        record=record,
+    )
     from rlalign.cli.policies import check_spaces, load
     from rlalign.evaluate import evaluate as play
     from rlalign.evaluate import recording_environments

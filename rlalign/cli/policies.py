@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rlalign.errors import EnvError, SettingsError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rlalign.agent import Agent
     from rlalign.interop.sb3_policy import SB3Policy
     from rlalign.venue import Venue
@@ -36,10 +38,14 @@ def load(
 
 
 def check_spaces(policy: Agent | SB3Policy, environment: Any, env_id: str) -> None:
-    """Refuse an environment, or several of a kind, whose sizes are not those of a policy.
+    """Refuse an environment, or several of a kind, of other sizes or action bounds than a policy's.
 
     Raises `EnvError`.
     """
+    import numpy as np
+
+    from rlalign.envs.spaces import check_spaces as check_usable
+
     for kind in ("observation", "action"):
         wanted = getattr(policy, f"{kind}_space").shape
         found = getattr(environment, f"{kind}_space").shape
@@ -47,6 +53,17 @@ def check_spaces(policy: Agent | SB3Policy, environment: Any, env_id: str) -> No
             raise EnvError(
                 f"{env_id}: {kind}s of shape {found}, but the agent was trained with {wanted}"
             )
+    check_usable(environment.observation_space, environment.action_space, env_id)
+    found, wanted = environment.action_space, policy.action_space
+    if not np.allclose([found.low, found.high], [wanted.low, wanted.high]):
+        raise EnvError(
+            f"{env_id}: actions from {_listed(found.low)} to {_listed(found.high)}, but the agent "
+            f"was trained with {_listed(wanted.low)} to {_listed(wanted.high)}"
+        )
+
+
+def _listed(bounds: np.ndarray) -> str:
+    return "[" + ", ".join(f"{bound:g}" for bound in bounds) + "]"
 
 
 def _load(

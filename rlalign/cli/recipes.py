@@ -34,8 +34,9 @@ def show(
     overrides: Overrides = None,
 ) -> None:
     """Print a recipe with its bases, defaults and overrides written out."""
-    from rlalign.recipe import check_recipe, dump_recipe, load_any_recipe
+    from rlalign.recipe import TrainerRecipe, check_recipe, dump_recipe, filled, load_any_recipe
 
     recipe = load_any_recipe(name, overrides or [])
     check_recipe(recipe, name, overrides or [])
-    typer.echo(dump_recipe(recipe), nl=False)
+    whole = recipe if isinstance(recipe, TrainerRecipe) else filled(recipe)
+    typer.echo(dump_recipe(whole), nl=False)

@@ -56,6 +56,7 @@ def train(
     loaded = load_any_recipe(recipe, overrides or [])
     check_recipe(loaded, recipe, overrides or [])
     directory = out if out is not None else _free_directory(recipe, loaded.seed)
+    _require_launch(launch, processes)
     if launch is not None:
         _require_trainer(isinstance(loaded, TrainerRecipe), recipe)
         _launch(launch, processes, ["train", recipe, *(overrides or []), "--out", str(directory)])
@@ -98,6 +99,7 @@ def resume(
         raise RecipeError(f"{run}: --checkpoint is for agents; a trainer goes on from its last one")
     if of_trainer and changes:
         raise RecipeError(f"{run}: {changes[0]}, but a trainer's run goes on as it began")
+    _require_launch(launch, processes)
     if launch is not None:
         _require_trainer(of_trainer, str(run))
         _launch(launch, processes, ["resume", str(run)])
@@ -167,6 +169,11 @@ def recipe_slug(recipe: str) -> str:
 def _require_trainer(of_trainer: bool, source: str) -> None:
     if not of_trainer:
         raise RecipeError(f"{source}: --launch is for trainers of language models, not for agents")
+
+
+def _require_launch(launch: str | None, processes: int | None) -> None:
+    if launch is None and processes is not None:
+        raise RecipeError(f"--processes {processes} goes with --launch; give both or neither")
 
 
 def _launch(config: str, processes: int | None, arguments: list[str]) -> None:

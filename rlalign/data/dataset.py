@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -202,9 +201,9 @@ class Dataset:
         """Whether each trajectory was cut off instead of terminated [trajectories]."""
         return self.terminations[self.ends - 1] == 0.0
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 over layout, trajectory ends and the table's bytes."""
+        """SHA-256 over layout, trajectory ends and the table's bytes, as they are now."""
         digest = hashlib.sha256(json.dumps(self.layout.to_dict()).encode())
         digest.update(np.ascontiguousarray(self.ends, dtype="<i8").tobytes())
         digest.update(self.table.numpy().data.cast("B"))
@@ -306,7 +305,7 @@ class Dataset:
         """
         from rlalign.data.saving import save
 
-        return save(self, Path(path))
+        return save(self, Path(path).expanduser())
 
 
 def load_dataset(
@@ -320,15 +319,16 @@ def load_dataset(
             of an HDF5 file in D4RL's layout.
         cache: folder of collected and downloaded files; default ``RLALIGN_CACHE`` or the user's
             cache folder.
-        horizon: steps after which episodes were cut, for a file without ``timeouts``.
+        horizon: steps after which episodes were cut, for a file without ``timeouts``; at least 1.
 
     Raises:
         DatasetError: if the dataset is unknown, missing, damaged or cannot be made.
         MissingPackageError: if a Minari dataset is asked for without the extra.
+        SettingsError: if `horizon` is not a whole number of at least 1.
     """
     kind, _, rest = str(name).partition("/")
     path = Path(name).expanduser()
-    folder = None if cache is None else Path(cache)
+    folder = None if cache is None else Path(cache).expanduser()
     if kind in ("local", "d4rl", "minari") and rest and not path.exists():
         if kind == "local":
             from rlalign.data.local import load_local

@@ -11,6 +11,7 @@ from rlalign.data.dataset import Dataset
 from rlalign.data.facts import ATTRIBUTE, decode, of_task
 from rlalign.data.packing import pack
 from rlalign.errors import DatasetError
+from rlalign.settings import whole_number
 
 if TYPE_CHECKING:
     import h5py
@@ -44,11 +45,15 @@ def read_hdf5(
     Raises:
         DatasetError: if the file is missing, damaged, or not a dataset; one sentence says what is
             wrong and where.
+        SettingsError: if `horizon` is not a whole number of at least 1.
     """
+    if horizon is not None:
+        horizon = whole_number("horizon", horizon, least=1)
     path = Path(path).expanduser()
     name = name or str(path)
     task = task or task_of_file(path.name)
-    horizon = horizon or (task.horizon if task else None)
+    if horizon is None and task is not None:
+        horizon = task.horizon
     with _open(path) as file:
         try:
             return _read(file, path, name, task, horizon)

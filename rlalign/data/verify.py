@@ -64,15 +64,15 @@ def _sizes(dataset: Dataset) -> _Results:
 
 
 def _fingerprint(dataset: Dataset) -> _Results:
-    stored = dataset.metadata.get("stored_fingerprint")
+    stored, found = dataset.metadata.get("stored_fingerprint"), dataset.fingerprint
     if stored is None:
-        yield "ok", f"{dataset.fingerprint} (the file stores none to compare with)"
-    elif stored == dataset.fingerprint:
+        yield "ok", f"{found} (the file stores none to compare with)"
+    elif stored == found:
         yield "ok", f"{stored}, as stored in the file"
     else:
         yield (
             "error",
-            f"{dataset.fingerprint}, but the file was written with {stored}: its data has changed",
+            f"{found}, but the file was written with {stored}: its data has changed",
         )
 
 

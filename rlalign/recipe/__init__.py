@@ -19,7 +19,13 @@ from rlalign.recipe.schema import (
     Online,
     Recipe,
 )
-from rlalign.recipe.settings import agent_class, agent_settings, check_recipe, online_settings
+from rlalign.recipe.settings import (
+    agent_class,
+    agent_settings,
+    check_recipe,
+    filled,
+    online_settings,
+)
 from rlalign.recipe.trainer_schema import TrainerRecipe
 
 __all__ = [
@@ -35,6 +41,7 @@ __all__ = [
     "agent_settings",
     "check_recipe",
     "dump_recipe",
+    "filled",
     "list_recipes",
     "load_any_recipe",
     "load_recipe",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rlalign.errors import RecipeError, SettingsError
 from rlalign.recipe.messages import written_in
-from rlalign.recipe.schema import Recipe
+from rlalign.recipe.schema import Online, Recipe
 from rlalign.recipe.trainer_schema import TrainerRecipe
 from rlalign.setting_hints import no_effect
 from rlalign.suggestions import did_you_mean
@@ -97,6 +97,18 @@ def agent_settings(
     except SettingsError as error:
         where = written_in(f"settings.{error.setting}", source, overrides)
         raise RecipeError(f"{where}: {error}") from None
+
+
+def filled(recipe: Recipe) -> Recipe:
+    """The recipe with the defaults of its agent written out, but those that mean nothing in it."""
+    settings = online_settings(recipe)
+    unused = settings.without_effect(vars(settings))
+    online = {name: value for name, value in vars(settings).items() if name not in unused}
+    changes = {
+        "settings": agent_settings(recipe).to_dict(),
+        "online": Online(**(recipe.online.model_dump() | online)),
+    }
+    return recipe.model_copy(update=changes)
 
 
 def online_settings(

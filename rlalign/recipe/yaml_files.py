@@ -1,4 +1,4 @@
-"""YAML as recipes use it: `3e-4` is a number, a key written twice is an error."""
+"""YAML as recipes use it: `3e-4` and `08` are numbers, a key written twice is an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlalign.errors import RecipeError
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's floats and without silent duplicates."""
+    """PyYAML's safe loader with YAML 1.2's numbers and without silent duplicates."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -27,12 +27,30 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-# PyYAML follows YAML 1.1, where a float needs a dot and a signed exponent: 3e-4 would be text.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that the loader would take for a number."""
+
+
+def _integer(_: _Loader, node: yaml.ScalarNode) -> int:
+    text = str(node.value).replace("_", "")
+    return int(text, 0) if text.lstrip("+-")[:2] in ("0o", "0x") else int(text)
+
+
+# PyYAML follows YAML 1.1, where 010 is eight, 1:1 is sixty-one, and a float needs a dot and a
+# signed exponent: 3e-4 would be text.
+_INTEGER, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_NUMBERS = {
+    _INTEGER: re.compile(r"^[-+]?(0o[0-7_]+|0x[0-9a-fA-F_]+|\d[\d_]*)$"),
+    _FLOAT: re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
+}
+for _kind in (_Loader, _Dumper):
+    _kind.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != _INTEGER]
+        for first, resolvers in _kind.yaml_implicit_resolvers.items()
+    }
+    for _tag, _pattern in _NUMBERS.items():
+        _kind.add_implicit_resolver(_tag, _pattern, list("-+0123456789"))
+_Loader.add_constructor(_INTEGER, _integer)
 
 
 def _problem(error: yaml.YAMLError) -> str:
@@ -75,4 +93,4 @@ def parse_value(text: str) -> Any:
 
 def write_yaml(document: dict[str, Any]) -> str:
     """The mapping as YAML text in the order of its keys."""
-    return str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    return str(yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True))

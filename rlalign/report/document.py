@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rlalign.report import curves
@@ -72,16 +73,29 @@ def make_document(title: str, collection: Collection, groups: Sequence[Group]) -
         explanation=" ".join([EXPLANATION.format(what=what), *notes]),
         notes=collection.notes,
         tables=tuple(table for table in overall if table is not None),
-        sections=tuple(_section(task, members, labels) for task, members in tasks.items()),
+        sections=tuple(
+            _section(task, members, labels, stem)
+            for (task, members), stem in zip(tasks.items(), _stems(tasks), strict=True)
+        ),
         versions=_versions(groups),
     )
 
 
-def _section(task: str, groups: Sequence[Group], labels: Sequence[str]) -> Section:
+def _stems(tasks: Iterable[str]) -> list[str]:
+    """Names of the tasks' pictures, no two alike."""
+    stems: list[str] = []
+    for task in tasks:
+        stem = "curves-" + re.sub(r"[^A-Za-z0-9.]+", "-", task).strip("-.")
+        numbered = (f"{stem}-{number}" for number in itertools.count(2))
+        stems.append(next(name for name in itertools.chain([stem], numbered) if name not in stems))
+    return stems
+
+
+def _section(task: str, groups: Sequence[Group], labels: Sequence[str], file_stem: str) -> Section:
     tables = (scores_table(groups), online_table(groups))
     return Section(
         task=task,
-        file_stem="curves-" + re.sub(r"[^A-Za-z0-9.]+", "-", task).strip("-."),
+        file_stem=file_stem,
         light=curves.draw(groups, labels, "light"),
         dark=curves.draw(groups, labels, "dark"),
         tables=tuple(table for table in tables if table is not None),

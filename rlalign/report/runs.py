@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Run:
     task: str
     seed: int
     status: str
-    configuration: dict[str, Any]  # the recipe without its seed
+    configuration: dict[str, Any]  # the recipe without its seed, and which data its dataset held
     normalized: bool
     behaviour: float | None
     offline: Curve
@@ -155,13 +155,20 @@ def read_run(directory: Path) -> Run:
         task=recipe["dataset"] or recipe["environment"],
         seed=recipe["seed"],
         status=opened.status,
-        configuration={k: v for k, v in recipe.items() if k not in _NOT_PART_OF_A_GROUP},
+        configuration=_configuration(recipe, dataset),
         normalized=normalized,
         behaviour=behaviour,
         offline=offline,
         online=online,
         versions={"rlalign": opened.info.get("rlalign", "?"), **opened.info.get("packages", {})},
     )
+
+
+def _configuration(recipe: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
+    told = {k: v for k, v in recipe.items() if k not in _NOT_PART_OF_A_GROUP}
+    # A file may have been replaced, or a relative name mean another one elsewhere.
+    fingerprint = dataset.get("fingerprint")
+    return {**told, "data": str(fingerprint)[:8]} if fingerprint else told
 
 
 def _curve(rows: Sequence[dict[str, Any]], phase: str, key: str) -> Curve:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.agents.test_learning import SAC, on_pendulum
+from rlalign.agents import AGENTS
+from tests.agents.tasks import pendulum_return
+from tests.agents.test_learning import SAC, on_pendulum, pendulum
 
 PERTURBED: dict[str, Any] = {
     **SAC,
@@ -47,3 +49,15 @@ def test_rebrac_reproduces_a_narrow_controller(seed: int) -> None:
     It comes there later than TD3+BC and not steadily: -356 and -153 at 8000 updates.
     """
     assert on_pendulum("rebrac", "narrow", 10_000, seed=seed, **REBRAC) > -220
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rlpd_learns_online_beside_a_narrow_controller_s_data(seed: int) -> None:
+    """Measured, seeds 0 and 1, after 1000 to 5000 steps: -1495 -662 -169 -153 -152 and -1621 -1056
+    -493 -158 -152; the data's mean return is -163.
+    """
+    agent = AGENTS["rlpd"]("Pendulum-v1", seed=seed, hidden=[64, 64], critics=5, batch_size=128)
+    agent.prepare(pendulum("narrow"))
+    agent.learn(4000, random_steps=1000, warmup_steps=1000, updates_per_step=4)
+    assert pendulum_return(agent) > -250

@@ -144,7 +144,10 @@ def test_recipes_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.run(["recipes"]) == 0
     assert "demo" in capsys.readouterr().out.splitlines()
     assert cli.run(["recipes", "show", "demo", "seed=4"]) == 0
-    assert "seed: 4" in capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr().out.splitlines()
+    assert "seed: 4" in shown
+    assert "  max_weight: 100.0" in shown  # the agent's default
+    assert "  replay: union" in shown
 
 
 def test_datasets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,6 +116,29 @@ def test_saved_dataset_loads_as_it_was(tmp_path: Path) -> None:
         assert np.flatnonzero(file["timeouts"][:]).tolist() == [4, 11]
 
 
+def test_data_changed_after_its_fingerprint_was_asked_for_is_saved_with_its_own(
+    tmp_path: Path,
+) -> None:
+    dataset = make_dataset()
+    before = dataset.fingerprint
+    dataset.rewards[:] -= 1.0
+    for part in dataset.trajectories():
+        part.next_observations[:-1] = part.observations[1:]
+    again = load_dataset(dataset.save(tmp_path / "a.hdf5"))
+    assert again.metadata["stored_fingerprint"] == again.fingerprint == dataset.fingerprint
+    assert again.fingerprint != before
+
+
+def test_home_is_where_a_dataset_is_saved_and_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert make_dataset().save("~/a.hdf5") == tmp_path / "home" / "a.hdf5"
+    assert len(load_dataset("~/a.hdf5")) == 12
+    assert [found.name for found in tmp_path.iterdir()] == ["home"]
+
+
 def test_fingerprint_follows_every_part() -> None:
     dataset = make_dataset()
     changed = make_dataset()

@@ -12,7 +12,7 @@ import pytest
 from rlalign.data.d4rl import task
 from rlalign.data.dataset import check_spaces, load_dataset
 from rlalign.data.hdf5 import read_hdf5
-from rlalign.errors import DatasetError
+from rlalign.errors import DatasetError, SettingsError
 
 Arrays = dict[str, Any]
 
@@ -241,6 +241,13 @@ def test_horizon_can_be_given_for_a_file_without_timeouts(tmp_path: Path) -> Non
     del arrays["timeouts"], arrays["next_observations"]
     path = write(tmp_path / "plain.hdf5", arrays)
     assert load_dataset(path, horizon=10).ends.tolist() == [9, 18, 21]
+
+
+@pytest.mark.parametrize("horizon", [0, -5, 2.5, "10", True])
+def test_a_horizon_is_a_whole_number_of_at_least_1(tmp_path: Path, horizon: Any) -> None:
+    path = write(tmp_path / "a.hdf5", episodes([5, 6], [False, True]))
+    with pytest.raises(SettingsError, match=r"^horizon must be a whole number of at least 1"):
+        load_dataset(path, horizon=horizon)
 
 
 def test_horizon_cuts_a_file_with_next_observations_and_keeps_all_its_rows(tmp_path: Path) -> None:

@@ -237,6 +237,37 @@ def test_environment_whose_own_code_fails_is_told_with_its_cause(
         make_environment("Broken-v0", error=error)
 
 
+@needs_robotics
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("ant-medium-v2", "contact_cost_weight", 0.3),
+        ("ant-medium-v2", "include_cfrc_ext_in_observation", True),
+        ("antmaze-umaze-v2", "include_cfrc_ext_in_observation", True),
+        ("antmaze-umaze-v2", "reward_type", "dense"),
+        ("maze2d-umaze-v1", "maze_map", [[1]]),
+        ("maze2d-umaze-v1", "continuing_task", False),
+    ],
+)
+def test_options_that_an_adapted_task_decides_itself_are_refused(
+    name: str, option: str, value: Any
+):
+    with pytest.raises(EnvError, match=f"D4RL's {name} decides {option} itself"):
+        make_environment(name, **{option: value})
+
+
+@pytest.mark.parametrize("name", ["Pendulum-v1", "hopper-medium-v2", "ant-medium-v2"])
+@pytest.mark.parametrize("option", ["env_id", "id", "name", "make"])
+def test_options_with_names_of_our_own_arguments_are_refused(name: str, option: str):
+    with pytest.raises(EnvError, match=f"cannot be made: .*'{option}'"):
+        make_environment(name, **{option: "x"})
+
+
+def test_adapted_tasks_take_other_options():
+    env = make_environment("ant-medium-v2", ctrl_cost_weight=0.0)
+    assert env.unwrapped._ctrl_cost_weight == 0.0  # type: ignore[attr-defined]
+
+
 def test_options_reach_the_environment():
     assert make_environment("Pendulum-v1", g=3.0).unwrapped.g == 3.0  # type: ignore[attr-defined]
     assert make_environment("Pendulum-v1", render_mode="rgb_array").render_mode == "rgb_array"

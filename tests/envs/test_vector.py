@@ -13,7 +13,7 @@ from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit, TransformRewa
 
 from rlalign.envs import Environments, as_environments
 from rlalign.errors import EnvError
-from tests.envs.toy import Counter, Forgetful, Goal
+from tests.envs.toy import Counter, Forgetful, Goal, WholeNumbers
 
 
 def play(environments: Environments, steps: int, seed: int = 0) -> list[np.ndarray]:
@@ -175,6 +175,7 @@ def test_goal_observations_are_flattened_in_documented_order():
         (partial(Counter, low=4.0), "not below"),
         ("Blackjack-v1", "expected a Box of one dimension"),
         ("HalfChetah-v5", "did you mean 'HalfCheetah-v5'"),
+        (partial(WholeNumbers, 3), r"actions Box\(0, 5, \(1,\), int32\) of whole numbers"),
         (lambda: 3, "returned int"),
         (3.5, "cannot make environments from float"),
     ],
@@ -280,6 +281,42 @@ def test_options_of_an_id_reach_further_environments():
     found = np.array(play(second, 5))
     np.testing.assert_array_equal(found, play(first, 5))
     assert np.abs(found - play(plain, 5)).max() > 1e-3
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_options_reach_what_a_function_makes(asynchronous: bool):
+    options = {"length": 2, "truncates": True}
+    first = Environments(Counter, 2, seed=0, asynchronous=asynchronous, env_kwargs=options)
+    try:
+        for environments in (first, Environments(first.maker, seed=0)):
+            environments.reset()
+            environments.step(np.zeros((environments.count, 1)))
+            assert environments.step(np.zeros((environments.count, 1))).truncated.all()
+    finally:
+        first.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Counter, "cannot be called with env_kwargs 'g': .*unexpected keyword argument 'g'"),
+        (partial(gymnasium.make, "Hopper-v5"), "unexpected keyword argument 'g'"),
+        (Counter(), "env_kwargs 'g' were given for Counter, an environment that is made already"),
+        (lambda: Counter(), "cannot be called with env_kwargs 'g'"),
+    ],
+)
+def test_options_that_are_not_taken_are_named(make: Any, message: str):
+    with pytest.raises(EnvError, match=message) as caught:
+        Environments(make, seed=0, env_kwargs={"g": 3.0})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_in_a_function_without_options_is_its_own():
+    def broken() -> gymnasium.Env:
+        raise TypeError("of the user's own")
+
+    with pytest.raises(TypeError, match="of the user's own"):
+        Environments(broken, seed=0)
 
 
 def test_an_object_of_ones_own_says_nothing_about_others():

@@ -55,6 +55,14 @@ class Forgetful(Counter):
         return self.observe(), info
 
 
+class WholeNumbers(Counter):
+    """Its actions are whole numbers from 0 to 5."""
+
+    def __init__(self, length: int = 3) -> None:
+        super().__init__(length)
+        self.action_space = Box(0, 5, (1,), np.int32)
+
+
 class Goal(Counter):
     """A goal environment with parts of sizes 2 (achieved), 3 (observation), 2 (desired)."""
 

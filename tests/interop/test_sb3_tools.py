@@ -28,7 +28,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from rlalign.agents import AGENTS, IQL, SAC, TD3
-from tests.envs.toy import Counter
+from tests.envs.toy import Counter, Goal
 
 ONLINE = {"warmup_steps": 20, "random_steps": 20, "replay": "online", "buffer_size": 2000}
 
@@ -79,6 +79,17 @@ def test_evaluate_policy_plays_every_agent(name: str):
             length * space.low[0] <= value <= length * space.high[0]
             for value, length in zip(returns, lengths, strict=True)
         )
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_evaluate_policy_plays_goal_environments(count: int):
+    agent = small(env=Goal)
+    agent.learn(30, **ONLINE)
+    action, _ = agent.predict(np.array([1, 1, 2, 2, 2, 3, 3]), deterministic=True)
+    env = DummyVecEnv([lambda: Monitor(Goal())] * count)
+    result: Any = evaluate_policy(agent, env, 3, return_episode_rewards=True)
+    assert result[1] == [3, 3, 3]
+    assert result[0] == pytest.approx([3 * float(action[0])] * 3, abs=1e-4)
 
 
 def test_evaluate_policy_repeats_a_deterministic_agent():

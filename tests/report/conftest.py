@@ -29,6 +29,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         settings: dict[str, Any] | None = None,
         status: Status = "finished",
         normalized: bool = True,
+        fingerprint: str | None = None,
     ) -> Path:
         recipe = parse_recipe(
             {
@@ -41,6 +42,8 @@ def make_run(tmp_path: Path) -> MakeRun:
             }
         )
         facts = {"name": dataset, "behaviour_normalized": 10.0, "behaviour_return_mean": 500.0}
+        if fingerprint is not None:
+            facts["fingerprint"] = fingerprint
         run = RunDirectory.create(tmp_path / "runs" / name, recipe, ["rlalign"], dataset=facts)
         for phase, points in (("offline", offline or {}), ("online", online or {})):
             for step, score in points.items():

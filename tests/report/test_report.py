@@ -76,6 +76,28 @@ def test_runs_that_differ_in_seed_alone_make_a_group(make_run: Any, tmp_path: Pa
     assert groups[1].final().mean == 30.0
 
 
+def test_runs_on_other_data_of_the_same_name_are_a_group_of_their_own(
+    make_run: Any, tmp_path: Path
+) -> None:
+    data = ["aaaa1111bbbb", "aaaa1111bbbb", "cccc2222dddd"]
+    for seed, fingerprint in enumerate(data):
+        make_run(f"run-{seed}", offline={100: 30.0}, seed=seed, fingerprint=fingerprint)
+    groups = make_groups(collect_runs([tmp_path / "runs"]).runs)
+    assert {group.label: len(group.runs) for group in groups} == {
+        "iql (data=aaaa1111)": 2,
+        "iql (data=cccc2222)": 1,
+    }
+
+
+def test_every_task_has_a_picture_of_its_own(make_run: Any, tmp_path: Path) -> None:
+    for name in ("mine", "../mine", "./mine"):
+        make_run(name.replace("/", "-"), offline={100: 30.0}, dataset=f"{name}.hdf5")
+    written = write_report([tmp_path / "runs"], tmp_path / "report")
+    shown = re.findall(r"\((\S+\.png)\)", written.markdown.read_text())
+    assert len(shown) == len(set(shown)) == 3
+    assert all((tmp_path / "report" / name).is_file() for name in shown)
+
+
 def test_online_phase_is_measured(make_run: Any) -> None:
     path = make_run(
         "run", offline={100: 40.0}, online={10_000: 20.0, 20_000: 30.0, 30_000: 10.0, 40_000: 60.0}
