@@ -195,7 +195,7 @@ class Checkpoints:
         except FileNotFoundError as error:
             what = "no such checkpoint" if not folder.is_dir() else "a checkpoint without its files"
             raise CheckpointError(f"{folder}: {what}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{folder / 'state.json'}: damaged or changed") from error
         if hashlib.sha256(data).hexdigest() != record["sha256"]:
             raise CheckpointError(f"{folder / 'state.safetensors'}: damaged or changed")

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
 
 from rlalign.atomic import finite, write_atomic, write_json
 from rlalign.errors import CheckpointError, MissingPackageError
@@ -113,8 +113,7 @@ class RunDirectory:
             if not (path / name).is_file():
                 raise CheckpointError(f"{path}: not a run directory, it has no {name}")
         info = read_json_object(path / "run.json")
-        if "status" not in info:
-            raise CheckpointError(f"{path / 'run.json'}: damaged, it has no status")
+        _check_info(info, path / "run.json")
         return cls(path, info)
 
     @classmethod
@@ -343,6 +342,21 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise CheckpointError(f"{path}: damaged, expected a JSON object")
     return document
+
+
+def _check_info(info: Mapping[str, Any], path: Path) -> None:
+    """Refuse a run.json without what is read of it; raises `CheckpointError`."""
+    kinds = {"id": str, "status": str, "dataset": dict | None, "packages": dict}
+    for key, kind in kinds.items():
+        if key not in info:
+            raise CheckpointError(f"{path}: damaged, it has no {key}")
+        if not isinstance(info[key], kind):
+            raise CheckpointError(f"{path}: damaged, its {key} cannot be {info[key]!r}")
+    if info["status"] not in get_args(Status):
+        known = ", ".join(get_args(Status))
+        raise CheckpointError(
+            f"{path}: damaged, its status must be one of {known}, got {info['status']!r}"
+        )
 
 
 def _require_trackers(logging: Mapping[str, Any]) -> None:

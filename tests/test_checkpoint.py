@@ -124,7 +124,7 @@ def test_a_damaged_pointer_is_lost_or_names_the_others(tmp_path: Path, pointer: 
         assert checkpoints.load()[1] == STATE[1]
 
 
-@pytest.mark.parametrize("content", ["[]", "null", "{}", "3"])
+@pytest.mark.parametrize("content", ["[]", "null", "{}", "3", '{"body": 3}'])
 def test_a_state_that_is_no_object_is_damaged(tmp_path: Path, content: str) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save("first", STATE)

@@ -198,9 +198,22 @@ def test_failed_atomic_write_keeps_the_old_file(
     assert [child.name for child in tmp_path.iterdir()] == ["scores.json"]
 
 
-def test_run_json_without_a_status_is_damaged(tmp_path: Path) -> None:
-    run = make(tmp_path / "run")
-    run.close()
-    (tmp_path / "run" / "run.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"run.json: damaged, it has no status"):
+@pytest.mark.parametrize("key", ["id", "status", "dataset", "packages"])
+def test_run_json_that_lacks_something_is_damaged(tmp_path: Path, key: str) -> None:
+    make(tmp_path / "run").close()
+    path = tmp_path / "run" / "run.json"
+    info = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in info.items() if name != key}))
+    with pytest.raises(CheckpointError, match=rf"run.json: damaged, it has no {key}$"):
+        RunDirectory.open(tmp_path / "run")
+    path.write_text(json.dumps({**info, key: 3}))
+    with pytest.raises(CheckpointError, match=rf"run.json: damaged, its {key} cannot be 3$"):
+        RunDirectory.open(tmp_path / "run")
+
+
+def test_status_that_no_run_has_is_damaged(tmp_path: Path) -> None:
+    make(tmp_path / "run").close()
+    path = tmp_path / "run" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "finishd"}))
+    with pytest.raises(CheckpointError, match="status must be one of running, .*, got 'finishd'"):
         RunDirectory.open(tmp_path / "run")

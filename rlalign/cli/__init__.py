@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -60,6 +61,10 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, 2 for a mistake that the user can put right, 130, 143."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without the dashes of tables and the signs of file names shows `?`.
+            stream.reconfigure(errors="replace")
     warnings.formatwarning = _one_line_if_ours(warnings.formatwarning)
     sys.exit(run(arguments))
 

@@ -22,6 +22,11 @@ Progress = Annotated[
     bool | None,
     typer.Option("--progress/--no-progress", help="Show a progress bar. [default: on a terminal]"),
 ]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option("--checkpoint", "-c", help="Which one of the run. [default: latest]"),
+]
+LARGEST_SEED = 2**64 - 1  # that torch takes
 Device = Annotated[
     str | None,
     typer.Option("--device", help="Where an agent acts: cpu or cuda[:N]. [default: cpu]"),

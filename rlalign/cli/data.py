@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlalign.cli.arguments import (
+    LARGEST_SEED,
     AnyDatasetName,
+    Checkpoint,
     DatasetName,
     Device,
     Progress,
@@ -65,10 +67,11 @@ def collect(
         str | None,
         typer.Option("--environment", "-e", help="A gymnasium id. [default: the run's]"),
     ] = None,
-    checkpoint: Annotated[
-        str, typer.Option("--checkpoint", "-c", help="Which one of the run.")
-    ] = "latest",
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of everything random.")] = None,
+    checkpoint: Checkpoint = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of everything random."),
+    ] = None,
     device: Device = None,
     progress: Progress = None,
 ) -> None:
@@ -93,9 +96,7 @@ def collect(
                 f"{source}: --device {device}, but the policies that rlalign ships act on the CPU "
                 "alone; leave --device out"
             )
-        refuse_options(
-            source, "is for runs", checkpoint=None if checkpoint == "latest" else checkpoint
-        )
+        refuse_options(source, "is for runs", checkpoint=checkpoint)
         name = source.removeprefix("local/")
         if environment is not None:
             raise DatasetError(
@@ -154,8 +155,12 @@ def info(
     max_length: Annotated[
         int | None, typer.Option("--max-length", min=1, help="Tokens at which trainers cut.")
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="Of preference data.")] = "train",
-    sample: Annotated[int, typer.Option("--sample", min=0, help="The pair to show.")] = 0,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Of preference data. [default: train]")
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", min=0, help="The pair to show. [default: 0]")
+    ] = None,
 ) -> None:
     """Print what a dataset holds.
 
@@ -168,15 +173,15 @@ def info(
     if is_preference_name(dataset):
         from rlalign.cli.preferences import describe as describe_pairs
 
-        describe_pairs(dataset, model, max_length, split, sample, as_json=as_json)
+        describe_pairs(dataset, model, max_length, split or "train", sample or 0, as_json=as_json)
         return
     refuse_options(
         dataset,
         "is for preference data",
         model=model,
         max_length=max_length,
-        split=None if split == "train" else split,
-        sample=sample or None,
+        split=split,
+        sample=sample,
     )
     from rlalign.data.dataset import load_dataset
     from rlalign.data.verify import describe
@@ -198,6 +203,9 @@ def convert(
     """Write a dataset as HDF5 in D4RL's layout."""
     from rlalign.data.verify import convert as convert_dataset
 
+    _require_transitions(dataset, "convert")
+    if horizon is not None and not _lacks_timeouts(dataset):
+        refuse_options(dataset, "is for a file without timeouts", horizon=horizon)
     path = convert_dataset(dataset, target, overwrite=overwrite, horizon=horizon)
     typer.echo(f"wrote {path}")
 
@@ -211,6 +219,8 @@ def verify(
     """Check datasets: values, bounds, ends, order of rows, fingerprint."""
     from rlalign.data.verify import verify as check
 
+    for name in datasets:
+        _require_transitions(name, "verify")
     wrong = []
     for name in datasets:
         findings = check(name)
@@ -223,6 +233,31 @@ def verify(
     if wrong:
         more = f" (and {len(wrong) - 1} more errors above)" if len(wrong) > 1 else ""
         raise DatasetError(wrong[0] + more)
+
+
+def _require_transitions(name: str, command: str) -> None:
+    from rlalign.data.preferences import is_preference_name
+    from rlalign.textworld.pairs import NAMES
+
+    # A path that leads nowhere may be meant for anything.
+    if name in NAMES or (Path(name).expanduser().exists() and is_preference_name(name)):
+        raise DatasetError(
+            f"{name}: preference data, which `rlalign data info` describes and trainers learn "
+            f"from; `rlalign data {command}` takes transitions"
+        )
+
+
+def _lacks_timeouts(dataset: str) -> bool:
+    """Whether nothing in a file cuts its episodes; of what cannot be read, loading tells."""
+    import h5py
+
+    path = Path(dataset).expanduser()
+    if not path.is_file():
+        return not dataset.startswith(("local/", "d4rl/", "minari/"))
+    if not h5py.is_hdf5(path):
+        return True
+    with h5py.File(path) as file:
+        return "timeouts" not in file
 
 
 class _ActingAgent:
@@ -241,7 +276,7 @@ class _ActingAgent:
 def _collect_from(
     source: Path,
     environment: str | None,
-    checkpoint: str,
+    checkpoint: str | None,
     device: str | None,
     transitions: int,
     seed: int,
@@ -251,7 +286,9 @@ def _collect_from(
     from rlalign.cli.policies import check_spaces, load
     from rlalign.data.collecting import collect as play
 
-    policy, venue = load(source, checkpoint, environment, device)
+    policy, venue = load(source, checkpoint or "latest", environment, device)
+    if not source.is_dir():
+        refuse_options(source, "is for runs", checkpoint=checkpoint)
     env_id = str(venue.environment)
     first = venue.make()
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlalign.cli.arguments import Device, refuse_options
+from rlalign.cli.arguments import LARGEST_SEED, Checkpoint, Device, refuse_options
 from rlalign.errors import RlalignError
 
 if TYPE_CHECKING:
@@ -26,16 +26,17 @@ def evaluate(
             metavar="RUN",
         ),
     ],
-    episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, help="Episodes.")] = 10,
-    checkpoint: Annotated[
-        str, typer.Option("--checkpoint", "-c", help="Which one of the run.")
-    ] = "latest",
+    episodes: Annotated[
+        int | None, typer.Option("--episodes", "-n", min=1, help="Episodes. [default: 10]")
+    ] = None,
+    checkpoint: Checkpoint = None,
     environment: Annotated[
         str | None,
         typer.Option("--environment", "-e", help="A gymnasium id. [default: the run's]"),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of the initial states, or samples.")
+        int,
+        typer.Option("--seed", min=0, max=LARGEST_SEED, help="Of the initial states, or samples."),
     ] = 0,
     stochastic: Annotated[
         bool, typer.Option("--stochastic", help="Sample actions instead of taking the mode.")
@@ -88,11 +89,23 @@ def evaluate(
                 "its recipe names; leave --device out"
             )
         refuse_options(
-            run, "is for agents", environment=environment, video=video, stochastic=stochastic
+            run,
+            "is for agents",
+            episodes=episodes,
+            environment=environment,
+            video=video,
+            stochastic=stochastic,
         )
         asked = {"prompts": prompts, "reward": reward, "revisions": revisions}
         evaluate_run(
-            run, checkpoint, dataset, split, asked, seed=seed, record=record, as_json=as_json
+            run,
+            checkpoint or "latest",
+            dataset,
+            split,
+            asked,
+            seed=seed,
+            record=record,
+            as_json=as_json,
         )
         return
     refuse_options(
@@ -109,7 +122,10 @@ def evaluate(
     from rlalign.evaluate import evaluate as play
     from rlalign.evaluate import recording_environments
 
-    agent, venue = load(run, checkpoint, environment, device)
+    agent, venue = load(run, checkpoint or "latest", environment, device)
+    if not run.is_dir():
+        refuse_options(run, "is for runs", checkpoint=checkpoint)
+    episodes = episodes or 10
     env_id = str(venue.environment)
     own_seed = _seed_of_episodes(seed)
     if video is not None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rlalign.data.dataset import Dataset
+from rlalign.data.packing import _allocate
 from rlalign.errors import DatasetError, EnvError
 from rlalign.layout import Layout
 
@@ -58,7 +58,8 @@ def collect(
 
     Raises:
         EnvError: if the environment's observations or actions are not flat boxes.
-        DatasetError: if there is nothing to collect, or the policy's actions do not fit.
+        DatasetError: if there is nothing to collect, more than the memory holds, or the policy's
+            actions do not fit.
     """
     from tqdm import tqdm
 
@@ -76,7 +77,7 @@ def collect(
     try:
         first = slots[0]
         layout, low, high = _sizes(first)
-        table = torch.empty(total, layout.width)
+        table = _allocate(name, total, layout.width)
         ends: list[Array] = []
         filled = 0
         hidden = None if progress else True  # None: shown only on a terminal

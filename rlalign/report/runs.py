@@ -73,7 +73,8 @@ def collect_runs(paths: Sequence[Path], *, unfinished: bool = False) -> Collecti
     """Read all runs at or below `paths`.
 
     Runs that are damaged, have no evaluation, repeat a seed, or (unless `unfinished`) did not
-    end are named in the notes. Raises `CheckpointError` when no run is left.
+    end are named in the notes, as are runs of one recipe on different data. Raises
+    `CheckpointError` when no run is left.
     """
     runs: list[Run] = []
     notes: list[str] = []
@@ -103,7 +104,8 @@ def collect_runs(paths: Sequence[Path], *, unfinished: bool = False) -> Collecti
         where = ", ".join(str(path) for path in paths)
         why = f" ({'; '.join(notes)})" if notes else ""
         raise CheckpointError(f"{where}: no finished run to report{why}")
-    return Collection(tuple(_one_scale(runs, notes)), tuple(notes))
+    kept = _one_scale(runs, notes)
+    return Collection(tuple(kept), (*notes, *_different_data(kept)))
 
 
 def find_runs(paths: Sequence[Path]) -> Iterable[Path]:
@@ -169,6 +171,21 @@ def _configuration(recipe: Mapping[str, Any], dataset: Mapping[str, Any]) -> dic
     # A file may have been replaced, or a relative name mean another one elsewhere.
     fingerprint = dataset.get("fingerprint")
     return {**told, "data": str(fingerprint)[:8]} if fingerprint else told
+
+
+def _different_data(runs: Sequence[Run]) -> list[str]:
+    """One sentence for each recipe whose runs were not all trained on the same data."""
+    found: dict[str, dict[str, Path]] = {}
+    for run in runs:
+        recipe = {key: value for key, value in run.configuration.items() if key != "data"}
+        data = run.configuration.get("data", "unknown")
+        found.setdefault(json.dumps(recipe, sort_keys=True), {}).setdefault(data, run.path)
+    return [
+        "kept apart, the same recipe on different data: "
+        + ", ".join(f"{path} (fingerprint {data})" for data, path in first.items())
+        for first in found.values()
+        if len(first) > 1
+    ]
 
 
 def _curve(rows: Sequence[dict[str, Any]], phase: str, key: str) -> Curve:

@@ -82,11 +82,18 @@ def test_runs_on_other_data_of_the_same_name_are_a_group_of_their_own(
     data = ["aaaa1111bbbb", "aaaa1111bbbb", "cccc2222dddd"]
     for seed, fingerprint in enumerate(data):
         make_run(f"run-{seed}", offline={100: 30.0}, seed=seed, fingerprint=fingerprint)
-    groups = make_groups(collect_runs([tmp_path / "runs"]).runs)
+    make_run("other", offline={100: 30.0}, settings={"expectile": 0.9}, fingerprint="dddd")
+    collection = collect_runs([tmp_path / "runs"])
+    groups = make_groups([run for run in collection.runs if not run.configuration["settings"]])
     assert {group.label: len(group.runs) for group in groups} == {
         "iql (data=aaaa1111)": 2,
         "iql (data=cccc2222)": 1,
     }
+    runs = tmp_path / "runs"
+    assert collection.notes == (
+        f"kept apart, the same recipe on different data: {runs}/run-0 (fingerprint aaaa1111), "
+        f"{runs}/run-2 (fingerprint cccc2222)",
+    )
 
 
 def test_every_task_has_a_picture_of_its_own(make_run: Any, tmp_path: Path) -> None:
