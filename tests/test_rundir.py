@@ -215,5 +215,5 @@ def test_status_that_no_run_has_is_damaged(tmp_path: Path) -> None:
     make(tmp_path / "run").close()
     path = tmp_path / "run" / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "status": "finishd"}))
-    with pytest.raises(CheckpointError, match="status must be one of running, .*, got 'finishd'"):
+    with pytest.raises(CheckpointError, match=r"status must be one of running, .*, got 'finishd'"):
         RunDirectory.open(tmp_path / "run")

@@ -195,11 +195,13 @@ def _free_directory(recipe: str, seed: int) -> Path:
 
 @contextmanager
 def _telling_how_to_go_on(directory: Path) -> Iterator[None]:
+    # Asked before training: a launcher's variable that is no number is told at once.
+    first, processes = is_first_process(), process_count()
     try:
         yield
     except SystemExit:
-        if is_first_process():
-            command = resume_command(directory, process_count())
+        if first:
+            command = resume_command(directory, processes)
             typer.echo(f"stopped; go on from the last checkpoint with: {command}", err=True)
         raise
 

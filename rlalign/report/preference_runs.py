@@ -30,7 +30,7 @@ class PreferenceRun:
     dataset: str
     seed: int
     status: str
-    configuration: dict[str, Any]
+    configuration: dict[str, Any]  # the recipe without its seed, and which data its dataset held
     final: dict[str, dict[str, float]]  # by held-out dataset
     validation: list[dict[str, Any]]  # rows while training
     samples: list[dict[str, Any]]
@@ -121,7 +121,10 @@ def read_preference_run(directory: Path) -> PreferenceRun:
     recipe = opened.any_recipe
     if not isinstance(recipe, TrainerRecipe):
         raise CheckpointError(f"{directory}: a run of an agent, not of a trainer")
-    document = recipe.to_dict()
+    document = {k: v for k, v in recipe.to_dict().items() if k not in _NOT_PART_OF_A_GROUP}
+    fingerprint = (opened.info.get("dataset") or {}).get("fingerprint")
+    if fingerprint:  # a file may have been replaced; streams have none
+        document["fingerprint"] = str(fingerprint)[:8]
     rows = opened.evaluations()
     try:
         final = {str(row["dataset"]): _numbers(row) for row in rows if row["phase"] == "final"}
@@ -135,7 +138,7 @@ def read_preference_run(directory: Path) -> PreferenceRun:
         dataset=recipe.dataset,
         seed=recipe.seed,
         status=opened.status,
-        configuration={k: v for k, v in document.items() if k not in _NOT_PART_OF_A_GROUP},
+        configuration=document,
         final=final,
         validation=validation,
         samples=read_rows(directory / SAMPLES),

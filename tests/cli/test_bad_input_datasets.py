@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlalign.agents import AGENTS
+from tests.agents.tiny import SMALL
+
 OFFLINE = ("dataset: data.hdf5", "environment: Hopper-v5", "offline: {steps: 5}")
 
 
@@ -162,3 +165,32 @@ def test_collecting_over_a_file(refused: Any, make_dataset: Any) -> None:
     make_dataset()
     sentence = refused("collect", "local/hopper-medium-v0", "--out", "data.hdf5")
     assert "exists already" in sentence
+
+
+@pytest.mark.parametrize("command", ["verify", "convert"])
+def test_preference_data_among_transitions(refused: Any, tmp_path: Path, command: str) -> None:
+    """`data list` names the text world, and `data info` takes it."""
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    target = ["new.hdf5"] if command == "convert" else []
+    for name in ("textworld", "textworld/validation", "pairs.jsonl"):
+        assert refused("data", command, name, *target) == (
+            f"{name}: preference data, which `rlalign data info` describes and trainers learn "
+            f"from; `rlalign data {command}` takes transitions"
+        )
+    assert "there is no file data/hopper" in refused("data", command, "data/hopper", *target)
+
+
+def test_collecting_with_a_seed_that_torch_does_not_take(refused: Any) -> None:
+    words = ["collect", "run", "--out", "new.hdf5", "--seed", str(2**64)]
+    sentence = refused(*words)
+    assert "--seed" in sentence
+    assert str(2**64 - 1) in sentence
+
+
+def test_collecting_more_than_the_memory_holds(refused: Any, tmp_path: Path) -> None:
+    AGENTS["sac"]("Pendulum-v1", **SMALL).save(tmp_path / "agent")
+    words = ["collect", "agent", "--out", "new.hdf5", "--transitions", "999999999999999"]
+    assert refused(*words) == (
+        "collected from agent: its 999,999,999,999,999 transitions need 36000000.0 GB of memory, "
+        "which this machine does not have"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -196,3 +197,16 @@ def test_recipes_become_folder_names() -> None:
 
     assert recipe_slug("iql/local/hopper-medium-v0") == "iql-local-hopper-medium-v0"
     assert recipe_slug("/tmp/mine.yaml") == "mine"
+
+
+def test_output_that_cannot_show_a_sign_shows_another(dataset: Path) -> None:
+    with h5py.File(dataset, "r+") as file:
+        file.attrs.clear()
+    done = subprocess.run(
+        [sys.executable, "-m", "rlalign", "data", "info", str(dataset)],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "environment       ?" in done.stdout.decode("latin-1").splitlines()

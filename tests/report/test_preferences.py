@@ -41,6 +41,19 @@ def test_curves_stand_under_their_own_task(tmp_path: Path) -> None:
     assert re.findall(r'<img alt="Curves of [^"]*?(\w+).jsonl"', page) == ["second"]
 
 
+def test_runs_on_other_data_of_the_same_name_are_a_group_of_their_own(tmp_path: Path) -> None:
+    for seed, fingerprint in enumerate(["aaaa1111bbbb", "aaaa1111bbbb", "cccc2222dddd"]):
+        recipe = load_any_recipe("dpo/tiny", [f"seed={seed}"])
+        facts = {"name": "textworld", "fingerprint": fingerprint}
+        run = RunDirectory.create(tmp_path / str(seed), recipe, dataset=facts)
+        run.finish("finished")
+    groups = preference_groups([read_preference_run(tmp_path / str(seed)) for seed in range(3)])
+    assert {group.label: len(group.runs) for group in groups} == {
+        "dpo (fingerprint=aaaa1111)": 2,
+        "dpo (fingerprint=cccc2222)": 1,
+    }
+
+
 def test_accuracy_of_zero_is_a_point_of_the_curve(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", "pairs.jsonl", {1: 0.0, 2: 0.25})
     (group,) = preference_groups([read_preference_run(run)])

@@ -154,9 +154,11 @@ def test_every_run_left_out_is_named(make_run: Any, tmp_path: Path) -> None:
     (broken / "evaluations.jsonl").write_text("{oops\n")
     headless = make_run("headless", seed=5, offline={100: 1.0})
     (headless / "run.json").unlink()
+    hollow = make_run("hollow", seed=6, offline={100: 1.0})
+    (hollow / "run.json").write_text("{}")
     written = write_report([tmp_path / "runs"], tmp_path / "out")
     notes = results(written)["notes"]
-    for name in ("twin", "silent", "stopped", "broken", "headless"):
+    for name in ("twin", "silent", "stopped", "broken", "headless", "hollow"):
         assert sum(f"runs/{name}" in note for note in notes) == 1, (name, notes)
         assert f"runs/{name}" in written.markdown.read_text()
         assert f"runs/{name}" in written.html.read_text()
