@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlalign.data.dataset import Dataset
-from rlalign.data.packing import _allocate
+from rlalign.data.packing import allocate
 from rlalign.errors import DatasetError, EnvError
 from rlalign.layout import Layout
 
@@ -77,7 +77,7 @@ def collect(
     try:
         first = slots[0]
         layout, low, high = _sizes(first)
-        table = _allocate(name, total, layout.width)
+        table = allocate(name, total, layout.width)
         ends: list[Array] = []
         filled = 0
         hidden = None if progress else True  # None: shown only on a terminal

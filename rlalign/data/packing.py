@@ -68,7 +68,7 @@ def pack(source: Source, task: Task | None = None, horizon: int | None = None) -
     kept = int(episodes.keep.sum())
     if kept == 0:
         raise DatasetError(f"{source.where}: no row has a successor, so there are no transitions")
-    table = _allocate(source.where, kept, layout.width)
+    table = allocate(source.where, kept, layout.width)
     _fill(source, table.numpy(), layout, episodes)
     _require_ends(episodes.last, source, horizon)
     ends = np.flatnonzero(episodes.last[episodes.keep]) + 1
@@ -77,10 +77,11 @@ def pack(source: Source, task: Task | None = None, horizon: int | None = None) -
     return Packed(table, layout, ends, count - kept if rebuilt else None)
 
 
-def _allocate(where: str, rows: int, width: int) -> torch.Tensor:
+def allocate(where: str, rows: int, width: int) -> torch.Tensor:
+    """An empty table [rows, width]; raises DatasetError, naming `where`, for more than fits."""
     try:
         return torch.empty(rows, width)
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, TypeError) as error:  # TypeError: beyond 64 bits
         raise DatasetError(
             f"{where}: its {rows:,} transitions need {rows * width * 4 / 1e9:.1f} GB of memory, "
             "which this machine does not have"
