@@ -73,6 +73,8 @@ IQL's recipes let the actor's rate fall along a cosine over the offline updates,
 code does; d3rlpy's is constant unless asked otherwise. Runs of ours with a constant rate have
 `actor_schedule=constant` beside their name. Whether 50,000 updates are too few on
 walker2d-medium-replay and hopper-medium is what offline-longer asks, with three times as many.
+They are: on hopper-medium all three agents stay below their data with 50,000 and come up to them
+or above with 150,000, and so does TD3+BC on walker2d-medium-replay.
 
 Differences stand beside their standard errors: "within" is a difference of at most two of them,
 which with two or three seeds says little more than that none was shown. Between two evaluations of
