@@ -58,6 +58,7 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
     """
 
     config_class: ClassVar[type[PreferenceConfig]] = PreferenceConfig
+    takes_trl_config: ClassVar[bool] = False  # whether a plain trl.DPOConfig says all
     needs_reference: ClassVar[bool] = True
     rows_per_pair: ClassVar[int] = 2
 
@@ -77,6 +78,9 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
         if args is None:
             name = model if isinstance(model, str) else model.config._name_or_path or "model"
             args = self.config_class(f"{name.split('/')[-1]}-{self._name}")
+        if not isinstance(args, self.config_class) and not self.takes_trl_config:
+            wanted, found = self.config_class.__name__, type(args).__name__
+            raise SettingsError(f"args of {self._name} must be a {wanted}, got a {found}")
         if kwargs.get("compute_metrics") is not None:
             raise SettingsError("compute_metrics needs logits, which are never made; use callbacks")
         self.online_kl_every: int = getattr(args, "online_kl_every", 0)
@@ -286,7 +290,12 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
             add_head(self.ref_model, single_process=single)
 
     def _check_finite(self) -> None:
-        self._watch.check(self._name, get_last_checkpoint(self.args.output_dir))
+        self._watch.check(self._name, self._last_checkpoint, self.accelerator)
+
+    def _last_checkpoint(self) -> str | None:
+        # A process that saves nothing may have no such folder on its machine.
+        folder = Path(self.args.output_dir)
+        return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
     @property
     def _shards(self) -> bool:

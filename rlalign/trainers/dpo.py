@@ -50,6 +50,7 @@ class DPOTrainer(PreferenceTrainer):
     """
 
     config_class: ClassVar[type[PreferenceConfig]] = DPOConfig
+    takes_trl_config = True
 
     @staticmethod
     def takes_trl_loss(args: Any) -> bool:

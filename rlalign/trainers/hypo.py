@@ -92,6 +92,7 @@ class HyPOTrainer(DPOTrainer):
     """
 
     config_class = HyPOConfig
+    takes_trl_config = False
     _name = "HyPO"
     _tag_names: ClassVar[list[str]] = ["trl", "rlalign", "hypo"]
     _paper: ClassVar[dict[str, str]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -58,21 +58,23 @@ class FiniteWatch:
         else:
             self._first = torch.where(self._first == 0, now, self._first)
 
-    def check(self, name: str, last_checkpoint: str | None) -> None:
-        """Raise TrainingError where a loss was not finite.
+    def check(self, name: str, last_checkpoint: Callable[[], str | None], accelerator: Any) -> None:
+        """Raise TrainingError in all processes where a loss was not finite in one of them.
+
+        One alone would leave the others waiting for it, and the run without a word of why.
 
         Args:
             name: of the loss.
-            last_checkpoint: where the last good checkpoint lies, if there is one.
+            last_checkpoint: finds where the last good checkpoint lies, if there is one.
+            accelerator: gathers from the processes.
         """
         first, self._first = self._first, None
-        step = 0 if first is None else int(first)
+        own = torch.zeros((), device=accelerator.device) if first is None else first
+        steps = accelerator.gather(own.long().reshape(1))
+        step = min(filter(None, steps.tolist()), default=0)
         if step:
-            where = (
-                f"the last good checkpoint is {last_checkpoint}"
-                if last_checkpoint
-                else ("there is no checkpoint yet")
-            )
+            good = last_checkpoint()
+            where = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
             raise TrainingError(
                 f"the {name} loss of step {step} is not finite; {where} (a lower learning rate, "
                 "bf16 instead of fp16, or gradient clipping often helps)"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlalign.errors import SettingsError
+from rlalign.errors import DatasetError, SettingsError
 from rlalign.trainers.rows import Tokens, as_rows, end_tokens, prompts_of
 from rlalign.trainers.sampling import Sampler, TransformersSampler, VLLMSampler
 from rlalign.trainers.scoring import score
@@ -47,6 +47,8 @@ class OnlineSamples:
         Returns:
             Rows as the collators make them, [prompts * count, length].
         """
+        if not all(prompts):
+            raise DatasetError("a prompt has no tokens, so nothing can be drawn behind it")
         sampler = self._make_sampler() if self._sampler is None else self._sampler
         self._sampler = sampler
         self.check_room(prompts)

@@ -24,7 +24,8 @@ class RevisionTemplate:
 
     Both work on texts and on chat messages, where the last user turn is rewritten: a draft belongs
     into the user's turn, never into an assistant's before, so that completions follow the same
-    generation prompt either way. A draft cannot close its block: the delimiters in it are broken.
+    generation prompt either way. A draft cannot close its block: the delimiters in it are broken,
+    those of one character left out.
 
     Args:
         name: for messages.
@@ -50,6 +51,10 @@ class RevisionTemplate:
         block = f"{self.opening}{{draft}}{self.closing}"
         framed = bool(self.opening.strip() and self.closing.strip()) and block in self.revision
         require(framed, "revision", self.revision, f"with the block {block!r}")
+        for name in ("opening", "closing"):
+            delimiter = getattr(self, name).strip()
+            breakable = "\\" not in delimiter or " " not in delimiter
+            require(breakable, name, delimiter, "without a backslash or without a space")
 
     def generate(self, prompt: Prompt) -> Prompt:
         """Return the plain view of a prompt: text for text, messages for messages.
@@ -110,7 +115,10 @@ class RevisionTemplate:
 
     def _broken(self, draft: str) -> str:
         for delimiter in (self.opening.strip(), self.closing.strip()):
-            draft = draft.replace(delimiter, f"{delimiter[0]}\\{delimiter[1:]}")
+            mark = "\\" if "\\" not in delimiter else " "
+            broken = f"{delimiter[0]}{mark}{delimiter[1:]}" if len(delimiter) > 1 else ""
+            while delimiter in draft:  # again, for those that overlap
+                draft = draft.replace(delimiter, broken)
         return draft
 
     @staticmethod

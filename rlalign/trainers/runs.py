@@ -248,6 +248,10 @@ def _recording(run: RunDirectory | None) -> Iterator[None]:
         raise
 
 
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or "is not a prefix" in record.getMessage()
+
+
 def _quieten(progress: bool) -> None:
     """Leave the terminal to the progress bar and to errors."""
     import datasets
@@ -260,5 +264,9 @@ def _quieten(progress: bool) -> None:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     logging.getLogger("trl").setLevel(logging.ERROR)
+    # But that prompts were cut must be known: samples would be drawn behind what is left of them.
+    tokenizing = logging.getLogger("trl.trainer.dpo_trainer")
+    tokenizing.setLevel(logging.WARNING)
+    tokenizing.addFilter(_is_worth_saying)
     if not progress:
         datasets.disable_progress_bars()

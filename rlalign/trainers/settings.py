@@ -95,6 +95,9 @@ class PreferenceConfig(trl.DPOConfig):
         require(size is None or size >= 1, "generation_batch_size", size, "at least 1 or null")
         modes = ("colocate", "server")
         require(self.vllm_mode in modes, "vllm_mode", self.vllm_mode, "'colocate' or 'server'")
+        cuts = self.truncation_mode == "keep_end" and self.samples_in_training
+        keep = "'keep_start' where completions are drawn, which begin behind whole prompts"
+        require(not cuts, "truncation_mode", self.truncation_mode, keep)
         share = self.vllm_gpu_memory_utilization
         require(0 < share <= 1, "vllm_gpu_memory_utilization", share, "in (0, 1]")
 

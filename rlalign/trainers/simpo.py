@@ -52,7 +52,8 @@ class SimPOConfig(PreferenceConfig):
         both = self.gamma is not None and self.gamma_beta_ratio is not None
         # A config that was checked, saved and read again has both, and they agree.
         if both and abs(self.gamma - self.beta * self.gamma_beta_ratio) > 1e-9:  # type: ignore[operator]
-            require(False, "gamma", self.gamma, "left out where gamma_beta_ratio is given")
+            expected = "left out where gamma_beta_ratio is given (None in dataclasses.replace)"
+            require(False, "gamma", self.gamma, expected)
         if self.gamma_beta_ratio is None:
             self.gamma_beta_ratio = 0.5 if self.gamma is None else self.gamma / self.beta
         self.gamma = self.beta * self.gamma_beta_ratio

@@ -47,7 +47,8 @@ class EncodePair:
     def __call__(self, row: Mapping[str, Any]) -> dict[str, list[int]]:
         """Return the columns named in `COLUMNS`.
 
-        Raises `DatasetError` for content that is not text, and for a draft that calls tools.
+        Raises `DatasetError` for content that is not text, for a draft that calls tools, and where
+        the chat template does not begin a conversation with its prompt as it writes that alone.
         """
         try:
             return self._encoded(row)
@@ -90,7 +91,14 @@ class EncodePair:
             **chat,
         )["input_ids"]
         before = encode_prompt(self.tokenizer, prompt, **chat)
-        return list(whole[common_prefix_length(before, list(whole)) :])
+        if common_prefix_length(before, list(whole)) < len(before):
+            # What the template wrote elsewhere would be repeated, and scored, as an answer.
+            raise DatasetError(
+                "the chat template writes a prompt with its answer otherwise than the prompt "
+                "alone, so an answer cannot be put behind another prompt; give the model a "
+                "template whose prompt stays as it is"
+            )
+        return list(whole[len(before) :])
 
 
 def longest(row: Mapping[str, Any]) -> int:

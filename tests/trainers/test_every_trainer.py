@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,29 @@ def test_a_loss_that_is_not_finite_stops_the_run(method: str, tmp_path: Path) ->
         model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
     with pytest.raises(TrainingError, match="loss of step 1 is not finite; there is no checkpoint"):
         trainer.train()
+
+
+def test_logging_needs_no_folder(method: str, tmp_path: Path) -> None:
+    """A second machine has none where the first one alone saves."""
+    trainer = make(method, tmp_path, max_steps=2, save_strategy="no", logging_steps=1)
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+def test_plain_config_of_trl_is_for_dpo_alone(method: str, tmp_path: Path) -> None:
+    args = trl.DPOConfig(str(tmp_path / "out"), use_cpu=True, bf16=False, report_to=[])
+    kind = TRAINERS[method][1]
+    arguments: dict[str, Any] = {
+        "model": tiny.model(),
+        "train_dataset": tiny.pairs(4),
+        "processing_class": tiny.tokenizer(),
+    }
+    if method == "dpo":
+        kind(args=args, **arguments)
+        return
+    with pytest.raises(SettingsError, match=r"must be a \w+Config, got a DPOConfig"):
+        kind(args=args, **arguments)
 
 
 def test_conversations_are_trained_on(method: str, tmp_path: Path) -> None:

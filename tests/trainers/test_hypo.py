@@ -317,6 +317,7 @@ def test_reference_that_is_needed_later_is_asked_for_before_it_is_computed(
         ({"num_samples": 0}, "num_samples"),
         ({"sample_every": 0}, "sample_every"),
         ({"kl_estimator": "k3"}, "kl_estimator"),
+        ({"truncation_mode": "keep_end"}, "truncation_mode"),
         ({"loss_type": ["ipo"]}, "loss_type"),
         ({"use_weighting": True}, "use_weighting"),
     ],

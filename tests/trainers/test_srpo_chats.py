@@ -62,6 +62,18 @@ def decoded(row: dict[str, Any], template: Any = CHAT) -> dict[str, str]:
     return {name: made.decode(ids) for name, ids in EncodePair(made, template)(row).items()}
 
 
+def test_a_template_that_moves_text_behind_an_answer_is_refused() -> None:
+    """Some write the system message into the last turn, whoever's it is."""
+    made = tiny.tokenizer()
+    made.chat_template = (
+        "{% for message in messages %}<user>"
+        "{% if loop.last %}be kind {% endif %}{{ message['content'] }}<end>"
+        "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    with pytest.raises(DatasetError, match=r"otherwise than the prompt alone.*'?ask"):
+        EncodePair(made, CHAT)(pair())
+
+
 @pytest.mark.parametrize("tools", [TOOLS, json.dumps(TOOLS)])
 def test_tools_are_shown_in_every_view(tools: Any) -> None:
     found = decoded(pair(tools=tools, chat_template_kwargs={"loud": True}))

@@ -19,12 +19,13 @@ import torch
 from transformers import TrainerCallback
 torch.set_num_threads(1)
 from pathlib import Path
+from rlalign.errors import TrainingError
 from rlalign.trainers import TRAINERS, RevisionTemplate
 from tests.trainers import tiny
 
 method, folder, batch, extra = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 extra = json.loads(extra)
-told = extra.pop("told", None)
+told, spoilt = extra.pop("told", None), extra.pop("spoilt", None)
 config_class, trainer_class = TRAINERS[method]
 settings = tiny.settings(folder / "out", per_device_train_batch_size=batch, **extra)
 if "WORLD_SIZE" in os.environ:
@@ -45,7 +46,19 @@ if told is not None:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     trainer.add_callback(Told())
-trainer.train()
+if spoilt is not None and int(os.environ["RANK"]) == spoilt:
+    loss = trainer.method_loss
+
+    def spoil(model, inputs):
+        return loss(model, inputs) * (float("nan") if trainer.state.global_step == 1 else 1.0)
+
+    trainer.method_loss = spoil
+try:
+    trainer.train()
+except TrainingError as error:
+    if spoilt is None:
+        raise
+    (folder / f"error-{os.environ['RANK']}").write_text(str(error))
 if told is not None:
     (folder / f"interrupted-{os.environ['RANK']}").write_text(str(trainer.interrupted))
 if trainer.is_world_process_zero():
@@ -115,3 +128,10 @@ def test_signal_to_one_process_is_known_to_all(tmp_path: Path) -> None:
     ended = [(tmp_path / "two" / f"interrupted-{rank}").read_text() for rank in (0, 1)]
     assert ended == ["15", "15"]
     assert (tmp_path / "two" / "out" / "checkpoint-2").is_dir()
+
+
+def test_a_loss_that_is_not_finite_in_one_process_is_told_by_all(tmp_path: Path) -> None:
+    """The first one writes how the run ended, whichever it happened to."""
+    train("dpo", tmp_path / "two", 2, 4, spoilt=1)
+    told = [(tmp_path / "two" / f"error-{rank}").read_text() for rank in (0, 1)]
+    assert all(text.startswith("the DPO loss of step 2 is not finite") for text in told)
