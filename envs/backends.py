@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from rlalign.envs.goals import flat_goal_space, flatten_goal, is_goal_space
@@ -35,7 +36,7 @@ class Backend(Protocol):
     count: int
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
-    spec_id: str | None
+    spec: EnvSpec | None
 
     def reset(self, seeds: Sequence[int | None], observations: np.ndarray) -> Infos:
         """Start an episode where a seed is given and write its observation into `observations`."""
@@ -67,8 +68,7 @@ class SerialBackend:
         self.count = len(self.envs)
         self.observation_space = self.envs[0].observation_space
         self.action_space = self.envs[0].action_space
-        spec = self.envs[0].spec
-        self.spec_id = None if spec is None else spec.id
+        self.spec = self.envs[0].spec
         self._shape = (self.count, *(self.observation_space.shape or ()))
 
     def reset(self, seeds: Sequence[int | None], observations: np.ndarray) -> Infos:
@@ -77,7 +77,7 @@ class SerialBackend:
         for index, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
             if seed is not None:
                 observation, infos[index] = env.reset(seed=seed)
-                _check_shape(observation, self._shape[1:], self.spec_id)
+                _check_shape(observation, self._shape[1:], id_of(self.spec))
                 observations[index] = observation
         return infos
 
@@ -143,7 +143,6 @@ class VectorBackend:
         self.observation_space = flat_goal_space(single) if self._goal else single
         self.action_space = vector.single_action_space
         self.spec = vector.spec
-        self.spec_id = None if vector.spec is None else vector.spec.id
 
     def reset(self, seeds: Sequence[int | None], observations: np.ndarray) -> Infos:
         """Reset the environments with a seed, by mask."""
@@ -152,7 +151,7 @@ class VectorBackend:
             each: Any = list(seeds)  # gymnasium's base class is annotated for one seed only
             found, infos = self._vector.reset(seed=each, options={"reset_mask": mask})
             found = flatten_goal(found) if self._goal else found
-            _check_shape(found[0], observations.shape[1:], self.spec_id)
+            _check_shape(found[0], observations.shape[1:], id_of(self.spec))
             observations[mask] = found[mask]
             return split_infos(infos, self.count)
         return [{} for _ in seeds]
@@ -227,6 +226,11 @@ def _is_wrapped(env: gymnasium.Env[Any, Any], wrapper: type) -> bool:
             return True
         env = env.env
     return False
+
+
+def id_of(spec: EnvSpec | None) -> str | None:
+    """The id in an environment's spec, if it has one."""
+    return None if spec is None else spec.id
 
 
 def _check_shape(observation: Any, shape: tuple[int, ...], name: str | None) -> None:

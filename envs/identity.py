@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from gymnasium.vector import VectorEnv
 
-from rlalign.envs.backends import Backend, VectorBackend
+from rlalign.envs.backends import Backend
 from rlalign.envs.building import RECORDERS, Make
 from rlalign.envs.goals import GOAL_ORDER
 
@@ -31,7 +31,7 @@ def plain_id(make: Make, env_kwargs: Mapping[str, Any], backend: Backend) -> str
         return make if _same(env_kwargs, {}) else None
     if isinstance(make, VectorEnv) and make is not make.unwrapped:
         return None  # the spec of a vector environment does not tell of its wrappers
-    spec = backend.spec if isinstance(backend, VectorBackend) else backend.get("spec", [0])[0]
+    spec = backend.spec
     return spec.id if spec is not None and _is_plain(spec) else None
 
 

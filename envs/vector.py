@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
-from rlalign.envs.backends import Infos, Outcome
+from rlalign.envs.backends import Infos, Outcome, id_of
 from rlalign.envs.building import Make, build_backend, maker_of
 from rlalign.envs.identity import plain_id
 from rlalign.envs.recording import Recording, replay
@@ -71,7 +71,7 @@ class Environments:
         backend = self._backend
         self.count = backend.count
         self.maker = maker_of(make, options)
-        self.env_id = make if isinstance(make, str) else backend.spec_id
+        self.env_id = make if isinstance(make, str) else id_of(backend.spec)
         self.plain_id = plain_id(make, options, backend)
         try:
             name = self.env_id or "the environment"

@@ -286,9 +286,7 @@ def _collect_from(
     from rlalign.cli.policies import check_spaces, load
     from rlalign.data.collecting import collect as play
 
-    policy, venue = load(source, checkpoint or "latest", environment, device)
-    if not source.is_dir():
-        refuse_options(source, "is for runs", checkpoint=checkpoint)
+    policy, venue = load(source, checkpoint, environment, device)
     env_id = str(venue.environment)
     first = venue.make()
     try:

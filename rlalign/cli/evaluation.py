@@ -122,9 +122,7 @@ def evaluate(
     from rlalign.evaluate import evaluate as play
     from rlalign.evaluate import recording_environments
 
-    agent, venue = load(run, checkpoint or "latest", environment, device)
-    if not run.is_dir():
-        refuse_options(run, "is for runs", checkpoint=checkpoint)
+    agent, venue = load(run, checkpoint, environment, device)
     episodes = episodes or 10
     env_id = str(venue.environment)
     own_seed = _seed_of_episodes(seed)

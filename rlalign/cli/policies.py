@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlalign.cli.arguments import refuse_options
 from rlalign.errors import EnvError, SettingsError
 
 if TYPE_CHECKING:
@@ -19,22 +20,25 @@ SB3_MEMBER = "policy.pth"
 
 
 def load(
-    source: Path, checkpoint: str, environment: str | None, device: str | None
+    source: Path, checkpoint: str | None, environment: str | None, device: str | None
 ) -> tuple[Agent | SB3Policy, Venue]:
     """The policy and the environment to act in: `environment`, or the one it was trained in.
 
     The options of a run's environment are kept where it is the run's that is acted in. An agent is
     put on `device`, by default the CPU. Raises `CheckpointError` when `source` holds none,
-    `SettingsError` when it cannot be put there, `EnvError` when no environment is known.
+    `SettingsError` when it cannot be put there, `EnvError` when no environment is known, and
+    `RlalignError` for a `checkpoint` of what is no run; None is the latest one of a run.
     """
     from rlalign.venue import Venue
 
-    policy, recorded = _load(source, checkpoint, environment, device or "cpu")
-    if environment is not None and environment != recorded.environment:
-        return policy, Venue.named(environment)
-    if recorded.environment is None:
+    policy, venue = _load(source, checkpoint or "latest", environment, device or "cpu")
+    if environment is not None and environment != venue.environment:
+        venue = Venue.named(environment)
+    elif venue.environment is None:
         raise EnvError(f"{source}: does not say which environment; add --environment ID")
-    return policy, recorded
+    if not source.is_dir():
+        refuse_options(source, "is for runs", checkpoint=checkpoint)
+    return policy, venue
 
 
 def check_spaces(policy: Agent | SB3Policy, environment: Any, env_id: str) -> None:

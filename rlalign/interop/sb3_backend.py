@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 
 from rlalign.envs.backends import Backend, Infos, Outcome, SerialBackend
@@ -42,8 +43,7 @@ class SubprocessBackend:
         self._goal = is_goal_space(space)
         self.observation_space = flat_goal_space(space) if self._goal else space
         self.action_space = vector.action_space
-        spec = vector.get_attr("spec")[0]
-        self.spec_id: str | None = None if spec is None else spec.id
+        self.spec: EnvSpec | None = vector.get_attr("spec")[0]
 
     def reset(self, seeds: Sequence[int | None], observations: np.ndarray) -> Infos:
         """Reset the environments with a seed."""
