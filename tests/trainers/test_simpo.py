@@ -108,12 +108,29 @@ def test_evaluation_of_a_new_dataset_after_training(tmp_path: Path) -> None:
 
 
 def test_initial_loss_is_that_of_the_averages(tmp_path: Path) -> None:
-    trainer = make(tmp_path, beta=2.0, gamma_beta_ratio=0.5, max_steps=1)
+    """softplus(-(beta (a_w - a_l) - gamma)), scored one by one; not a reference's log 2."""
+    data, tokenizer, model = tiny.pairs(4), tiny.tokenizer(), tiny.model()
+    margins = []
+    for row in data.to_list():
+        prompt = tokenizer(row["prompt"])["input_ids"]
+        averages = []
+        for side in ("chosen", "rejected"):
+            answer = tokenizer(row[side] + "<eos>")["input_ids"]
+            ids = torch.tensor([prompt + answer])
+            with torch.no_grad():
+                logps = model(input_ids=ids).logits[:, :-1].log_softmax(-1)
+            tokens = logps.gather(-1, ids[:, 1:, None])[0, len(prompt) - 1 :]
+            averages.append(tokens.mean())
+        margins.append(averages[0] - averages[1])
+    difference = torch.stack(margins)
+    expected = torch.nn.functional.softplus(-(2.0 * difference - 1.0)).mean().item()
+
+    trainer = make(tmp_path, model, data, beta=2.0, gamma_beta_ratio=0.5, max_steps=1)
     trainer.train()
     row = trainer.state.log_history[0]
-    # The margin of means is not the mean of the losses, but both know no reference's log 2.
-    assert row["loss"] != pytest.approx(0.6931, abs=1e-3)
-    assert row["rewards/margins"] == pytest.approx(row["rewards/chosen"] - row["rewards/rejected"])
+    assert row["loss"] == pytest.approx(expected, abs=1e-4)
+    assert row["rewards/margins"] == pytest.approx(2.0 * difference.mean().item(), abs=1e-4)
+    assert abs(expected - 0.6931) > 1e-2
 
 
 def test_margin_by_either_name_is_the_same(tmp_path: Path) -> None:

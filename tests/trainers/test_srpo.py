@@ -60,6 +60,38 @@ def closed_form(
     return inverse / inverse.sum(), tilted / tilted.sum(1, keepdim=True)
 
 
+def bandit_losses(
+    writer: Tensor, reviser: Tensor, behaviour: tuple[float, ...], beta: float
+) -> tuple[Tensor, Tensor]:
+    """Expected generative and improvement loss over pairs that `behaviour` wrote.
+
+    Args:
+        writer: logits [3].
+        reviser: logits [3, 3], by draft.
+    """
+    w, l = torch.cartesian_prod(torch.arange(3), torch.arange(3)).T  # noqa: E741
+    chance = torch.tensor(behaviour, dtype=torch.float64)
+    # A pair drawn as (i, j) or as (j, i) may be labelled either way, so "i over j" comes twice.
+    weight = 2 * chance[w] * chance[l] * PREFERS[w, l]
+    r = writer.log_softmax(0) + torch.tensor(3.0, dtype=torch.float64).log()
+    s = reviser.log_softmax(1) + torch.tensor(3.0, dtype=torch.float64).log()
+    generative = srpo_generative_loss(
+        chosen=r[w],
+        rejected=r[l],
+        chosen_from_rejected=s[l, w],
+        rejected_from_chosen=s[w, l],
+        beta=beta,
+    )
+    move, stay = srpo_improvement_losses(
+        chosen_from_rejected=s[l, w],
+        rejected_from_rejected=s[l, l],
+        chosen_from_chosen=s[w, w],
+        rejected_from_chosen=s[w, l],
+        beta=beta,
+    )
+    return (weight * generative).sum(), (weight * (move + stay)).sum()
+
+
 @pytest.mark.parametrize("beta", [1.0, 0.1])
 @pytest.mark.parametrize("behaviour", [(1 / 3, 1 / 3, 1 / 3), (0.1, 0.1, 0.8), (0.8, 0.1, 0.1)])
 @pytest.mark.parametrize("alpha", [0.2, 0.9])
@@ -75,28 +107,10 @@ def test_minimiser_is_the_closed_form_whoever_wrote_the_pairs(
         tolerance_change=0,
         line_search_fn="strong_wolfe",
     )
-    w, l = torch.cartesian_prod(torch.arange(3), torch.arange(3)).T  # noqa: E741
-    chance = torch.tensor(behaviour, dtype=torch.float64)
-    weight = chance[w] * chance[l] * PREFERS[w, l]  # both orders: each answer wins at its rate
 
     def loss() -> Tensor:
-        r = writer.log_softmax(0) + torch.tensor(3.0).log()
-        s = reviser.log_softmax(1) + torch.tensor(3.0).log()  # [draft, answer]
-        generative = srpo_generative_loss(
-            chosen=r[w],
-            rejected=r[l],
-            chosen_from_rejected=s[l, w],
-            rejected_from_chosen=s[w, l],
-            beta=beta,
-        )
-        move, stay = srpo_improvement_losses(
-            chosen_from_rejected=s[l, w],
-            rejected_from_rejected=s[l, l],
-            chosen_from_chosen=s[w, w],
-            rejected_from_chosen=s[w, l],
-            beta=beta,
-        )
-        return (weight * ((1 - alpha) * generative + alpha * (move + stay))).sum()
+        generative, improvement = bandit_losses(writer, reviser, behaviour, beta)
+        return (1 - alpha) * generative + alpha * improvement
 
     def closure() -> Tensor:
         optimiser.zero_grad()
@@ -109,6 +123,17 @@ def test_minimiser_is_the_closed_form_whoever_wrote_the_pairs(
     best, revised = closed_form(beta)
     assert (writer.softmax(0) - best).abs().max() < 1e-5
     assert (reviser.softmax(1) - revised).abs().max() < 1e-5
+    # What the writer favours is what the reviser would leave alone.
+    kept = (writer.softmax(0) / reviser.softmax(1).diagonal()).detach()
+    assert (kept / kept[0] - 1).abs().max() < 1e-3
+
+
+def test_at_the_optimum_the_losses_are_what_uncertain_preferences_leave() -> None:
+    writer, reviser = (policy.log() for policy in closed_form(1.0))
+    losses = bandit_losses(writer, reviser, (1 / 3, 1 / 3, 1 / 3), 1.0)
+    uncertainty = (PREFERS * (1 - PREFERS)).mean().item()
+    assert [loss.item() for loss in losses] == pytest.approx([4 * uncertainty, 2 * uncertainty])
+    assert [loss.item() for loss in losses] == pytest.approx([0.742222, 0.371111], abs=1e-6)
 
 
 def test_closed_form_has_the_published_numbers_of_the_specification() -> None:
@@ -241,15 +266,28 @@ def test_both_roles_are_learned(tmp_path: Path, template: str) -> None:
 def test_detaching_the_improver_leaves_the_plain_view_its_gradient(
     tmp_path: Path, template: str
 ) -> None:
-    losses, gradients = [], []
-    for detach in (False, True):
-        trainer = make(tmp_path, template, detach_improver=detach, alpha=0.5, beta=0.3)
-        loss = trainer.compute_loss(trainer.model, batch_of(trainer))
-        loss.backward()
-        losses.append(loss.item())
-        gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
-    assert losses[0] == losses[1]
-    assert (gradients[0] - gradients[1]).abs().max() > 1e-3
+    """The generative loss with both revisions' ratios as constants, the other one as ever."""
+    trainer = make(tmp_path, template, detach_improver=True, alpha=0.5, beta=0.3)
+    trainer.train()
+    batch = batch_of(trainer)
+
+    def gradient(*, detached: bool) -> Tensor:
+        r = trainer._ratios(trainer.policy_scores(trainer.model, batch), batch)
+        wl, lw = r["chosen_from_rejected"], r["rejected_from_chosen"]
+        across = (wl - lw).detach() if detached else wl - lw
+        generative = (1 - 0.3 * (across + r["chosen"] - r["rejected"])).square()
+        move = (0.5 - 0.3 * (wl - r["rejected_from_rejected"])).square()
+        stay = (0.5 - 0.3 * (r["chosen_from_chosen"] - lw)).square()
+        return flat_gradient(trainer, (0.5 * generative + 0.5 * (move + stay)).mean())
+
+    found = flat_gradient(trainer, trainer.compute_loss(trainer.model, batch))
+    torch.testing.assert_close(found, gradient(detached=True), rtol=1e-3, atol=1e-4)
+    assert (found - gradient(detached=False)).abs().max() > 1e-2
+
+
+def flat_gradient(trainer: SRPOTrainer, loss: Tensor) -> Tensor:
+    gradients = torch.autograd.grad(loss, list(trainer.model.parameters()))
+    return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 def test_length_normalised_ratios_are_per_token(tmp_path: Path, template: str) -> None:
