@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rlalign.checkpoint import select
-from rlalign.errors import CheckpointError, SettingsError
+from rlalign.devices import usable_device, whole_seed
+from rlalign.errors import CheckpointError
 from rlalign.generators import restore_generator
 from rlalign.interaction import Interaction
 from rlalign.interface import Interface, make_environments
@@ -78,8 +78,8 @@ class Agent(Interface, ABC):
         from rlalign.envs.spaces import ActionScale, check_spaces
 
         self.settings: Any = build_settings(self.settings_type, settings, self.name)
-        self.device = _device(device)
-        self.seed = seed = _seed(seed)
+        self.device = usable_device(device)
+        self.seed = seed = whole_seed(seed)
         self.verbose = verbose
         self.tensorboard_log = tensorboard_log
         self._accelerated = accelerated
@@ -281,8 +281,9 @@ class Agent(Interface, ABC):
             total_timesteps: environment steps.
             callback: a stable-baselines3 callback, a list of them, or a function.
             log_interval: environment steps between entries in `logger`; None for none.
-            tb_log_name: name of the run within `tensorboard_log`; by default the agent's.
-            reset_num_timesteps: count steps from 0 again, with a new episode.
+            tb_log_name: name of the run within `tensorboard_log`; another than before begins
+                another run. By default the one before, at first the agent's own name.
+            reset_num_timesteps: count steps from 0 again, with a new episode and a new log.
             progress_bar: show one.
             online: fields of `OnlineSettings`, over the agent's own defaults. A replay buffer that
                 is there already keeps its size unless another `buffer_size` is given.
@@ -399,23 +400,3 @@ class Agent(Interface, ABC):
 
     def _generator(self, seed: Any) -> torch.Generator:
         return torch.Generator(device=self.device).manual_seed(int(seed))
-
-
-def _seed(seed: Any) -> int:
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise SettingsError(f"seed must be a whole number of at least 0, got {seed!r}")
-    return number
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise SettingsError(f"device must be 'cpu' or 'cuda[:n]', got {device!r}") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise SettingsError(f"device is {str(device)!r}, but torch finds no CUDA device here")
-    return chosen

@@ -33,6 +33,8 @@ class Interface:
     tensorboard_log: str | Path | None
     _env: Environments | None
     _logger: Any
+    _log_name = ""
+    _own_logger = False  # given by `set_logger`
 
     def act(self, observations: Tensor, *, deterministic: bool) -> np.ndarray:
         """Return actions [batch, act] in [-1, 1] at raw observations [batch, obs]."""
@@ -113,10 +115,18 @@ class Interface:
             self.name_log(None)
         return self._logger
 
-    def name_log(self, name: str | None) -> None:
-        """Make the logger if there is none, its run in `tensorboard_log` called `name`."""
-        if self._logger is not None:
+    def name_log(self, name: str | None, *, anew: bool = False) -> None:
+        """Make the logger if there is none, its run in `tensorboard_log` called `name`.
+
+        Another name than before begins another run, and so does `anew`; what `set_logger` was
+        given stays.
+        """
+        name = name or self._log_name or self.name
+        if self._own_logger or (self._logger is not None and name == self._log_name and not anew):
             return
+        self._log_name = name
+        if self._logger is not None:
+            self._logger.close()
         from stable_baselines3.common.logger import Logger
         from stable_baselines3.common.utils import configure_logger
 
@@ -125,7 +135,7 @@ class Interface:
             return
         folder = None if self.tensorboard_log is None else str(self.tensorboard_log)
         try:
-            self._logger = configure_logger(self.verbose, folder, name or self.name)
+            self._logger = configure_logger(self.verbose, folder, name)
         except ImportError as error:
             raise MissingPackageError(
                 "tensorboard_log needs tensorboard; install it with: pip install tensorboard"
@@ -134,6 +144,7 @@ class Interface:
     def set_logger(self, logger: Any) -> None:
         """Use a logger that `stable_baselines3.common.logger.configure` makes."""
         self._logger = logger
+        self._own_logger = True
 
     def get_vec_normalize_env(self) -> None:
         """Return None: normalisation lies in the agent, not in a wrapper."""

@@ -74,7 +74,7 @@ def learn(
         agent.num_timesteps = 0
         if agent.interaction is not None:
             agent.interaction.count_anew()
-    agent.name_log(tb_log_name)
+    agent.name_log(tb_log_name, anew=reset_num_timesteps)
     calls = as_callback(callback, agent, progress_bar=progress_bar)
     started = time.perf_counter()
     phase = OnlinePhase(agent, agent.environments, total_timesteps, settings, dataset=agent.dataset)

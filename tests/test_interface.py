@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.logger import configure
 
 from rlalign.agents import AGENTS
 from rlalign.errors import DatasetError, EnvError, SettingsError
@@ -87,6 +88,24 @@ def test_verbose_prints_and_tensorboard_writes_what_is_logged(
     assert "train_return" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["mine_1"]
     assert any((tmp_path / "mine_1").iterdir())
+
+
+def test_a_further_run_is_written_apart_where_it_has_another_name_or_begins_anew(
+    tmp_path: Path,
+) -> None:
+    agent = AGENTS["sac"](partial(Counter, 3), tensorboard_log=tmp_path, **SMALL)
+
+    def learn(**options: Any) -> list[str]:
+        agent.learn(5, log_interval=5, **options)
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    assert learn(tb_log_name="mine") == ["mine_1"]
+    assert learn() == learn(tb_log_name="mine") == ["mine_1"]
+    assert learn(tb_log_name="other") == ["mine_1", "other_1"]
+    assert learn(tb_log_name="other", reset_num_timesteps=True) == ["mine_1", "other_1", "other_2"]
+    agent.set_logger(configure(str(tmp_path / "own"), ["csv"]))
+    assert learn(tb_log_name="unused", reset_num_timesteps=True)[-1] == "own"
+    assert "unused_1" not in learn()
 
 
 def test_agents_are_silent_by_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,6 +102,24 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("RLALIGN_TRACEBACK"):
             raise
         return _tell(_sentence(error), WRONG_USE)
+    except (MemoryError, RuntimeError) as error:
+        if os.environ.get("RLALIGN_TRACEBACK") or not _out_of_memory(error):
+            raise
+        first = next(iter(str(error).splitlines()), "")
+        return _tell(
+            "this needs more memory than there is; smaller networks, batches, buffers or fewer "
+            f"environments need less ({first})",
+            WRONG_USE,
+        )
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether it comes of numpy, or of torch, which has a type of its own for GPUs alone."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
 
 
 def _sentence(error: BaseException) -> str:

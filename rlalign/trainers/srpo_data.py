@@ -33,8 +33,8 @@ COLUMNS = ("prompt_ids", "draft_chosen_ids", "draft_rejected_ids", "chosen_ids",
 class EncodePair:
     """Tokenises a row {prompt, chosen, rejected}: three prompts and two completions.
 
-    A completion is tokenised on its own and has the same ids behind each prompt; that is also how
-    a model's answer comes about.
+    A completion has the same ids behind each of the three: those behind the plain prompt. A text
+    whose first letters would merge with the prompt's last is tokenised on its own instead.
 
     Args:
         tokenizer: of the model.
@@ -83,7 +83,11 @@ class EncodePair:
         if isinstance(completion, str):
             end = self.tokenizer.eos_token
             text = completion if completion.endswith(end) else completion + end
-            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            before, whole = self._plain_ids(prompt), self._plain_ids(prompt + text)
+            if common_prefix_length(before, whole) == len(before):
+                # On its own, a tokenizer in SentencePiece's manner would put a space before it.
+                return whole[len(before) :]
+            return self._plain_ids(text)
         whole = self.tokenizer.apply_chat_template(
             prompt + plain_messages(completion, "a completion"),
             tokenize=True,
@@ -99,6 +103,9 @@ class EncodePair:
                 "template whose prompt stays as it is"
             )
         return list(whole[len(before) :])
+
+    def _plain_ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def longest(row: Mapping[str, Any]) -> int:

@@ -284,9 +284,17 @@ def test_acting_on_a_device_that_is_not_there(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for source in (run, agent_file):
         assert "no CUDA device here" in refused(*command, source, "--device", "cuda")
-        assert "device must be 'cpu' or 'cuda[:n]', got 'gpu'" in refused(
-            *command, source, "--device", "gpu"
-        )
+        for name in ("gpu", "mps"):
+            assert f"device must be 'cpu' or 'cuda[:n]', got {name!r}" in refused(
+                *command, source, "--device", name
+            )
+
+
+def test_networks_beyond_the_memory(refused: Any, recipe: Any, make_dataset: Any) -> None:
+    make_dataset()
+    sentence = refused("train", recipe(*LINES), "--out", "new", "settings.hidden=[1000000000000]")
+    assert "needs more memory than there is" in sentence
+    assert "tried to allocate" in sentence
 
 
 def test_device_where_nothing_could_use_it(refused: Any, tmp_path: Path) -> None:

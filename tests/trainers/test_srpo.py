@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from tokenizers import Tokenizer, normalizers
+from tokenizers.models import BPE
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from rlalign.data.preferences.tokens import encode_prompt
 from rlalign.errors import DatasetError, SettingsError
 from rlalign.trainers import RevisionTemplate, SRPOConfig, SRPOTrainer
 from rlalign.trainers.losses import srpo_generative_loss, srpo_improvement_losses
 from rlalign.trainers.revision import CHAT
-from rlalign.trainers.srpo_data import SEQUENCES, longest
+from rlalign.trainers.srpo_data import SEQUENCES, EncodePair, longest
 from tests.trainers import tiny
 
 
@@ -330,6 +333,36 @@ def test_completions_have_the_same_ids_under_every_view(tmp_path: Path) -> None:
         end = int(batch["attention_mask"][i].sum())
         assert batch["input_ids"][i, :end].tolist() == row[prompt] + row[answer]
         assert int(batch["completion_mask"][i].sum()) == len(row[answer])
+
+
+def sentencepiece() -> PreTrainedTokenizerFast:
+    """In the manner of Llama 2: a mark for spaces, one put before every text; "bc" is one token."""
+    characters = [*tiny.LETTERS, "\u2581", ":", "(", ")", "bc"]
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", "<unk>", *characters])}
+    inner = Tokenizer(BPE(vocabulary, [("b", "c")], unk_token="<unk>"))
+    inner.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "tokens"),
+    [
+        ("ab:", "de", ["d", "e", "<eos>"]),  # no space before it, though alone it would have one
+        ("ab:", " de", ["\u2581", "d", "e", "<eos>"]),
+        ("ab", "cd", ["\u2581", "c", "d", "<eos>"]),  # "bc" would be one token: taken alone
+    ],
+)
+def test_completions_of_texts_are_tokenised_behind_their_prompt(
+    prompt: str, completion: str, tokens: list[str]
+) -> None:
+    tokenizer = sentencepiece()
+    row = {"prompt": prompt, "chosen": completion, "rejected": "e"}
+    encoded = EncodePair(tokenizer, tiny.SHORT)(row)
+    assert tokenizer.convert_ids_to_tokens(encoded["chosen_ids"]) == tokens
 
 
 def test_drafts_of_texts_are_shown_without_the_end_token(tmp_path: Path, template: str) -> None:
