@@ -204,8 +204,6 @@ def convert(
     from rlalign.data.verify import convert as convert_dataset
 
     _require_transitions(dataset, "convert")
-    if horizon is not None and not _lacks_timeouts(dataset):
-        refuse_options(dataset, "is for a file without timeouts", horizon=horizon)
     path = convert_dataset(dataset, target, overwrite=overwrite, horizon=horizon)
     typer.echo(f"wrote {path}")
 
@@ -245,19 +243,6 @@ def _require_transitions(name: str, command: str) -> None:
             f"{name}: preference data, which `rlalign data info` describes and trainers learn "
             f"from; `rlalign data {command}` takes transitions"
         )
-
-
-def _lacks_timeouts(dataset: str) -> bool:
-    """Whether nothing in a file cuts its episodes; of what cannot be read, loading tells."""
-    import h5py
-
-    path = Path(dataset).expanduser()
-    if not path.is_file():
-        return not dataset.startswith(("local/", "d4rl/", "minari/"))
-    if not h5py.is_hdf5(path):
-        return True
-    with h5py.File(path) as file:
-        return "timeouts" not in file
 
 
 class _ActingAgent:

@@ -322,7 +322,8 @@ def load_dataset(
         horizon: steps after which episodes were cut, for a file without ``timeouts``; at least 1.
 
     Raises:
-        DatasetError: if the dataset is unknown, missing, damaged or cannot be made.
+        DatasetError: if the dataset is unknown, missing, damaged or cannot be made, or says itself
+            where its episodes end and is given a horizon.
         MissingPackageError: if a Minari dataset is asked for without the extra.
         SettingsError: if `horizon` is not a whole number of at least 1.
     """
@@ -330,6 +331,8 @@ def load_dataset(
     path = Path(name).expanduser()
     folder = None if cache is None else Path(cache).expanduser()
     if kind in ("local", "d4rl", "minari") and rest and not path.exists():
+        if horizon is not None:
+            raise DatasetError(f"{name}: a horizon is for a file without timeouts; leave it out")
         if kind == "local":
             from rlalign.data.local import load_local
 

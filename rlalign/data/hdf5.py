@@ -52,9 +52,11 @@ def read_hdf5(
     path = Path(path).expanduser()
     name = name or str(path)
     task = task or task_of_file(path.name)
-    if horizon is None and task is not None:
-        horizon = task.horizon
     with _open(path) as file:
+        if horizon is not None and "timeouts" in file:
+            raise DatasetError(f"{path}: a horizon is for a file without timeouts; leave it out")
+        if horizon is None and task is not None:
+            horizon = task.horizon
         try:
             return _read(file, path, name, task, horizon)
         except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:

@@ -75,7 +75,7 @@ def test_horizon_of_what_says_itself_where_episodes_end(
 ) -> None:
     make_dataset()
     sentence = refused("data", "convert", name, "new.hdf5", "--horizon", "10")
-    assert sentence == f"{name}: --horizon is for a file without timeouts; leave it out"
+    assert sentence == f"{name}: a horizon is for a file without timeouts; leave it out"
 
 
 def test_horizon_of_a_file_without_timeouts(make_dataset: Any, tmp_path: Path) -> None:
