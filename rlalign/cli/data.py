@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rlalign.agent import Agent
+    from rlalign.interop.sb3_policy import SB3Policy
 
 COLLECT_EXAMPLE = (
     "Example: rlalign collect local/hopper-medium-v0, "
@@ -291,7 +293,26 @@ def _collect_from(
     if venue.options:
         dataset.metadata["environment_options"] = dict(venue.options)
     dataset.reference = venue.reference
+    dataset.metadata["collected"] = {
+        "from": str(source),
+        **_trained(policy),
+        "seed": seed,
+        **{name: version(name) for name in ("gymnasium", "mujoco", "torch")},
+    }
     return dataset
+
+
+def _trained(policy: Agent | SB3Policy) -> dict[str, Any]:
+    """What a policy is: the method, and how far an agent of ours was trained."""
+    from rlalign.agent import Agent
+
+    if not isinstance(policy, Agent):
+        return {"policy": f"stable-baselines3 {policy.algorithm}"}
+    return {
+        "policy": policy.name,
+        "updates": policy.learner.step_count,
+        "timesteps": policy.num_timesteps,
+    }
 
 
 def _as_text(facts: dict[str, Any]) -> str:

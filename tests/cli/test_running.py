@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlalign import cli
+from rlalign.experiment import load_run
 from rlalign.rundir import RunDirectory
 
 LINES = (
@@ -166,6 +168,10 @@ def test_dataset_is_collected_with_a_trained_agent(
     assert len(one) == 60
     assert one.environment == "Hopper-v5"
     assert one.fingerprint == two.fingerprint
+    collected = one.metadata["collected"]
+    assert (collected["from"], collected["policy"], collected["seed"]) == ("run", "iql", 5)
+    assert collected["updates"] == load_run(Path("run")).learner.step_count
+    assert collected["mujoco"] == version("mujoco")
     assert cli.run(["data", "verify", "one.hdf5"]) == 0
 
 
