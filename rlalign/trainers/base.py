@@ -29,7 +29,7 @@ from rlalign.trainers.reference import (
     shards_by_zero,
 )
 from rlalign.trainers.reference_cache import on_disk
-from rlalign.trainers.scoring import Scored, score
+from rlalign.trainers.scoring import Scored, check_head, score
 from rlalign.trainers.settings import PreferenceConfig
 
 
@@ -62,6 +62,7 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
     needs_reference: ClassVar[bool] = True
     rows_per_pair: ClassVar[int] = 2
 
+    _head_checked = False
     _tokens_seen: Tensor | None = None  # by this process in training, once there were any
 
     def __init__(
@@ -142,7 +143,13 @@ class PreferenceTrainer(OnlineSamples, trl.DPOTrainer):
         self._ledgers[self.mode].add(metrics)
 
     def policy_scores(self, model: Any, inputs: dict[str, Tensor]) -> Scored:
-        """Score a batch's completions by the policy, with gradient."""
+        """Score a batch's completions by the policy, with gradient.
+
+        Raises `ModelError` at the first batch where the head does not do what the model does.
+        """
+        if not self._head_checked:
+            check_head(model, inputs)
+            self._head_checked = True
         scored = score(model, inputs, router=self.aux_loss_enabled)
         if self.mode == "train":
             tokens = inputs["attention_mask"].sum()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from rlalign.trainers import head
+from rlalign.errors import ModelError
+from rlalign.trainers import SimPOConfig, SimPOTrainer, head
 from rlalign.trainers.head import add_head, target_log_probabilities
-from rlalign.trainers.scoring import score
+from rlalign.trainers.scoring import check_head, score
 from tests.trainers import tiny
 
 
@@ -99,6 +101,43 @@ def test_models_that_change_their_logits_keep_trls_head(monkeypatch: pytest.Monk
     model.config.final_logit_softcapping = 30.0
     add_head(model, single_process=True)
     assert taken == ["ours", "trl", "trl"]
+
+
+def halved(model: Any) -> Any:
+    """Let the model halve its logits, which no configuration tells."""
+    original = model.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        outputs = original(*args, **kwargs)
+        if outputs.get("logits") is not None:
+            outputs.logits = outputs.logits / 2
+        return outputs
+
+    model.forward = forward
+    return model
+
+
+@pytest.mark.parametrize("family", sorted(tiny.FAMILIES))
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_head_is_held_to_the_models_own_logits(family: str, ours: bool) -> None:
+    model = tiny.model(family)
+    add_head(model, single_process=ours)
+    model.train()
+    check_head(model, rows())
+    assert model.training
+    with pytest.raises(ModelError, match=r"its log-probabilities differ by [0-9.]+ a token"):
+        check_head(halved(model), rows())
+
+
+def test_training_refuses_a_model_that_changes_its_logits_in_its_own_way(tmp_path: Path) -> None:
+    trainer = SimPOTrainer(
+        model=halved(tiny.model()),
+        args=SimPOConfig(**tiny.settings(tmp_path)),
+        train_dataset=tiny.pairs(),
+        processing_class=tiny.tokenizer(),
+    )
+    with pytest.raises(ModelError, match="cannot be trained"):
+        trainer.train()
 
 
 def test_a_copy_runs_its_own_weights() -> None:
