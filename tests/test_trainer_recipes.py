@@ -10,6 +10,7 @@ import pytest
 from rlalign.errors import MissingPackageError, RecipeError
 from rlalign.recipe import TrainerRecipe, check_recipe, list_recipes, load_any_recipe, load_recipe
 from rlalign.trainers.launching import FOLDER, launch_command, launch_configs
+from rlalign.trainers.recipe_config import build_config
 
 pytest.importorskip("trl")
 
@@ -87,6 +88,12 @@ def test_training_section_is_held_to_the_config(override: str, expected: str) ->
     with pytest.raises(RecipeError, match="mine: ") as caught:
         check_recipe(trainer_recipe("simpo/tiny", override), "mine")
     assert expected in str(caught.value)
+
+
+def test_one_name_stands_for_a_list_of_it(tmp_path: Path) -> None:
+    recipe = trainer_recipe("dpo/tiny", "training.loss_type=ipo", "training.label_names=extra")
+    config = build_config(recipe, tmp_path, evaluates=False)
+    assert (config.loss_type, config.label_names) == (["ipo"], ["extra"])
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,31 @@ from typing import Any, ClassVar
 import trl
 from torch import Tensor
 
+from rlalign.errors import SettingsError
 from rlalign.settings import require
+from rlalign.suggestions import did_you_mean
 from rlalign.trainers.base import PreferenceTrainer
 from rlalign.trainers.losses import dpo_loss
 from rlalign.trainers.settings import PreferenceConfig
 
+# Those of TRL 1.16, whose trainer looks at the name only when the first loss is due.
+LOSSES = (
+    "sigmoid",
+    "sigmoid_norm",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+)
 SMOOTHED = {"robust", "exo_pair", "aot", "aot_unpaired"}
 
 
@@ -30,8 +50,12 @@ class DPOConfig(PreferenceConfig):
     )
 
     def check(self) -> None:
-        """Refuse label smoothing for losses that would ignore it."""
+        """Refuse unknown losses, and label smoothing for those that would ignore it."""
         super().check()
+        for name in self.loss_type:
+            if name not in LOSSES:
+                hint = did_you_mean(name, LOSSES) or f"; there are {', '.join(LOSSES)}"
+                raise SettingsError(f"there is no loss_type {name!r}{hint}", "loss_type")
         require(
             self.label_smoothing == 0 or bool(SMOOTHED & set(self.loss_type)),
             "label_smoothing",

@@ -76,7 +76,13 @@ def build_config(
     check_training(recipe, source)
     import torch
 
+    kind = _classes(recipe, source)[0]
+    hints = typing.get_type_hints(kind)
     values = {**(defaults or {}), **recipe.training}
+    for name, value in values.items():
+        options = _options(hints[name])
+        if isinstance(value, str) and list[str] in options and str not in options:
+            values[name] = [value]
     stopping = recipe.evaluation.early_stopping
     if stopping is not None:
         if not evaluates:
@@ -89,7 +95,7 @@ def build_config(
     values.setdefault("hub_model_id", directory.resolve().name)
     no_gpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
     try:
-        return _classes(recipe, source)[0](
+        return kind(
             output_dir=str(directory / "checkpoints"),
             seed=recipe.seed,
             use_cpu=recipe.device == "cpu" or no_gpu,
@@ -147,7 +153,8 @@ def _fits_one(value: Any, hint: Any) -> bool:
         return value is None
     origin = typing.get_origin(hint) or hint
     if origin in (list, dict):
-        return isinstance(value, origin)
+        # One name stands for a list of it, as on TRL's command line.
+        return isinstance(value, origin) or (hint == list[str] and isinstance(value, str))
     return True  # enumerations and the like, which the config itself reads
 
 

@@ -78,7 +78,7 @@ class PreferenceConfig(trl.DPOConfig):
     def __post_init__(self) -> None:
         if self.bf16 is None and not self.fp16:
             self.bf16 = not self.use_cpu and is_torch_bf16_gpu_available()
-        losses: Any = self.loss_type  # a text where YAML or a command line says one name
+        losses: Any = self.loss_type  # one name, as TRL takes it too
         self.loss_type = [losses] if isinstance(losses, str) else losses
         self.check()
         super().__post_init__()

@@ -36,7 +36,7 @@ def test_recipe_of_the_fixture_works(mine: Path) -> None:
         ("training.lerning_rate=1", "did you mean 'learning_rate'?"),
         ("training.learning_rate=fast", "training.learning_rate must be a number, got 'fast'"),
         ("training.beta=-1", "beta must be above 0"),
-        ("training.loss_type=sigmoyd", "sigmoyd"),
+        ("training.loss_type=sigmoyd", "no loss_type 'sigmoyd'; did you mean 'sigmoid'?"),
         ("training.lr_scheduler_type=cosyne", "training does not fit together"),
         ("training.seed=3", "which is decided by seed"),
         ("model.name=nowhere/at/all", "nowhere/at/all: no such folder"),

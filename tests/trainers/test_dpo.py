@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from rlalign.errors import CheckpointError, SettingsError, TrainingError
 from rlalign.trainers import TRAINERS, DPOConfig, DPOTrainer
+from rlalign.trainers.dpo import LOSSES
 from rlalign.trainers.reference import copied_reference, loaded_again
 from tests.trainers import tiny
 
@@ -142,6 +145,17 @@ def test_other_losses_of_trl_are_reachable(tmp_path: Path) -> None:
     trainer = make(tmp_path, loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.2], max_steps=1)
     trainer.train()
     assert tiny.losses(trainer)[0] > 0.6932
+
+
+def test_losses_are_those_that_trl_lists() -> None:
+    source = inspect.getsource(trl.DPOTrainer._compute_loss)
+    listed = re.findall(r"'([a-z_]+)'", source.partition("Unknown loss type")[2])
+    assert sorted(listed) == sorted(LOSSES)
+
+
+def test_unknown_loss_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no loss_type 'sigmoyd'; did you mean 'sigmoid'"):
+        DPOConfig(str(tmp_path), loss_type=["sigmoid", "sigmoyd"])
 
 
 def test_plain_trl_config_is_accepted(tmp_path: Path) -> None:
