@@ -45,7 +45,7 @@ class Agent(Interface, ABC):
         env: a gymnasium id, a D4RL task, an environment, a function that makes one, a vector
             environment, or a pair (observation space, action space) for offline use alone.
         seed: of networks, batches, noise, exploration and environments.
-        device: where networks and replay lie.
+        device: where networks and replay lie: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``.
         accelerated: use the fast execution of `rlalign.learner`; plain autograd otherwise.
         verbose: 1 prints what `fit` and `learn` log, as in stable-baselines3.
         tensorboard_log: folder that they log to; None for none.

@@ -30,6 +30,9 @@ def save_agent(agent: Agent, path: str | Path) -> None:
         tensors[f"spaces/{kind}_high"] = torch.from_numpy(space.high.copy())
     # An id that does not say all about the environments would have others played without a word.
     state["environment"] = None if agent.environments is None else agent.environments.plain_id
+    state["verbose"] = agent.verbose
+    log = agent.tensorboard_log
+    state["tensorboard_log"] = None if log is None else str(log)
     save_state(path, (tensors, state))
 
 
@@ -45,8 +48,12 @@ def with_ending(path: str | Path) -> Path:
     return next((file for file in named if file.is_file()), path)
 
 
-def load_agent(kind: type[A], path: str | Path, env: Any, device: str | torch.device) -> A:
+def load_agent(
+    kind: type[A], path: str | Path, env: Any, device: str | torch.device, **changes: Any
+) -> A:
     """Read an agent of class `kind` and give it environments, if there are any.
+
+    `changes` take the place of settings, `verbose` and `tensorboard_log` in the file.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or of another agent.
@@ -65,8 +72,12 @@ def load_agent(kind: type[A], path: str | Path, env: Any, device: str | torch.de
         )
     except KeyError as error:
         raise CheckpointError(f"{path}: lacks {error.args[0]}") from error
+    logs = {name: state[name] for name in ("verbose", "tensorboard_log") if name in state}
     agent = kind(
-        (observation_space, action_space), seed=state["seed"], device=device, **state["settings"]
+        (observation_space, action_space),
+        seed=state["seed"],
+        device=device,
+        **{**state["settings"], **logs, **changes},
     )
     agent.load_state_dict(tensors, state)
     if env is not None:

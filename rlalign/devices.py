@@ -11,11 +11,13 @@ from rlalign.errors import SettingsError
 
 
 def usable_device(device: str | torch.device) -> torch.device:
-    """Return the device of this name.
+    """Return the device of this name; ``"auto"`` is a CUDA device where there is one.
 
     Raises:
         SettingsError: if it is neither a processor nor a CUDA device, or is not there.
     """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wrong = f"device must be 'cpu' or 'cuda[:n]', got {str(device)!r}"
     try:
         chosen = torch.device(device)

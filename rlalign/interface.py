@@ -160,20 +160,25 @@ class Interface:
         save_agent(cast("Agent", self), path)
 
     @classmethod
-    def load(cls, path: str | Path, env: Any = None, device: str | torch.device = "cpu") -> Self:
+    def load(
+        cls, path: str | Path, env: Any = None, device: str | torch.device = "cpu", **changes: Any
+    ) -> Self:
         """Read an agent that `save` wrote.
 
         Args:
             path: the file, with or without its ending.
             env: environments to go on with; the spaces in the file suffice for predicting.
             device: where to put it.
+            changes: settings, `verbose` or `tensorboard_log` other than in the file.
 
         Raises:
-            CheckpointError: if the file is missing, damaged, or of another agent.
+            CheckpointError: if the file is missing, damaged, or of another agent, or if a change
+                makes networks of other sizes.
+            SettingsError: for an unknown setting or one out of range.
         """
         from rlalign.agent_files import load_agent
 
-        return cast(Self, load_agent(cast("type[Agent]", cls), path, env, device))
+        return cast(Self, load_agent(cast("type[Agent]", cls), path, env, device, **changes))
 
     def save_replay_buffer(self, path: str | Path) -> None:
         """Write the transitions of interaction to a file.

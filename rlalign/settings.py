@@ -50,7 +50,7 @@ class AgentSettings:
         batch_size: transitions per update.
         discount: of future rewards, in [0, 1].
         target_rate: share of the online network that a target takes over at each averaging.
-        hidden: widths of the hidden layers of every network.
+        hidden: widths of the hidden layers of every network; an empty list makes them linear.
         observation_normalization: ``"standard"`` subtracts the dataset's mean and divides by its
             standard deviation + 1e-3; frozen, and applied online too.
         reward_scale: factor on rewards; ``"return_range"`` is 1000 / (max - min) of the dataset's
@@ -247,7 +247,9 @@ def _describe(wanted: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_describe(option) for option in typing.get_args(wanted))
     if origin is tuple:
-        return f"a list of {_describe(typing.get_args(wanted)[0])}"
+        kind = {int: "whole numbers", float: "finite numbers"}
+        element = typing.get_args(wanted)[0]
+        return f"a list of {kind.get(element, _describe(element))}"
     return {
         int: "a whole number",
         float: "a finite number",

@@ -12,7 +12,8 @@ import torch
 from stable_baselines3.common.logger import configure
 
 from rlalign.agents import AGENTS
-from rlalign.errors import DatasetError, EnvError, SettingsError
+from rlalign.devices import usable_device
+from rlalign.errors import CheckpointError, DatasetError, EnvError, SettingsError
 from tests.agents.tiny import SMALL, make, replay_of, weights
 from tests.envs.toy import Counter, Goal
 from tests.toy_data import random_dataset
@@ -106,6 +107,28 @@ def test_a_further_run_is_written_apart_where_it_has_another_name_or_begins_anew
     agent.set_logger(configure(str(tmp_path / "own"), ["csv"]))
     assert learn(tb_log_name="unused", reset_num_timesteps=True)[-1] == "own"
     assert "unused_1" not in learn()
+
+
+def test_a_loaded_agent_logs_as_before_and_takes_other_settings(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    agent = AGENTS["sac"](partial(Counter, 3), verbose=1, tensorboard_log=log, **SMALL)
+    agent.save(tmp_path / "agent")
+    again = AGENTS["sac"].load(tmp_path / "agent")
+    assert (again.verbose, again.tensorboard_log) == (1, str(log))
+    changed = AGENTS["sac"].load(tmp_path / "agent", verbose=0, discount=0.5)
+    assert (changed.verbose, changed.settings.discount) == (0, 0.5)
+    assert torch.equal(weights(changed)["actor"], weights(agent)["actor"])
+    with pytest.raises(CheckpointError, match="has shape"):
+        AGENTS["sac"].load(tmp_path / "agent", hidden=[9, 9])
+    with pytest.raises(SettingsError, match="has no setting 'discout'; did you mean 'discount'"):
+        AGENTS["sac"].load(tmp_path / "agent", discout=0.5)
+
+
+def test_auto_is_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert usable_device("auto") == torch.device("cpu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert usable_device("auto") == torch.device("cuda")
 
 
 def test_agents_are_silent_by_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ def test_values_take_the_type_of_their_field() -> None:
         ({"discount": True}, "discount must be a finite number, got True"),
         ({"discount": None}, "discount must be a finite number, got None"),
         ({"reward_shift": float("inf")}, "reward_shift must be a finite number"),
-        ({"hidden": 256}, "hidden must be a list of a whole number, got 256"),
+        ({"hidden": 256}, "hidden must be a list of whole numbers, got 256"),
         ({"hidden": [32, 1.5]}, "hidden must be a whole number, got 1.5"),
         ({"reward_scale": "returns"}, "reward_scale must be a finite number or one of"),
         ({"observation_normalization": "batch"}, "one of 'none', 'standard', got 'batch'"),

@@ -52,7 +52,9 @@ def load_d4rl(name: str, *, cache: Path | None = None) -> Dataset:
 
     task = find(name)
     path = cache_folder(cache) / "d4rl" / task.filename
-    if not path.exists():
+    if path.exists():
+        require_as_downloaded(path)
+    else:
         download(task.url, path)
     return read_hdf5(path, name=f"d4rl/{name}", task=task)
 
@@ -67,7 +69,8 @@ def download(
 ) -> Path:
     """Fetch `url` into `path`, going on where an earlier attempt stopped.
 
-    What has arrived is kept beside `path` with the suffix ``.part`` until the whole is there.
+    What has arrived is kept beside `path` with the suffix ``.part`` until the whole is there. The
+    whole's checksum stays there with the suffix ``.sha256``, see `require_as_downloaded`.
 
     Args:
         url: HTTPS address; plain HTTP is refused except on this machine.
@@ -90,10 +93,40 @@ def download(
         except OSError as error:
             reason = error.strerror or str(error)
             raise DatasetError(f"{path}: the file could not be written ({reason})") from error
-        _check(url, part, sha256)
+        found = _checksum(part)
+        if sha256 is not None and found != sha256:
+            part.unlink()
+            raise DownloadError(f"{url}: the file's sha256 is {found}, {sha256} was expected")
+        with replacing(_beside(path)) as temporary:
+            temporary.write_text(f"{found}  {path.name}\n")  # as `sha256sum --check` reads it
         with replacing(path) as temporary:
             part.replace(temporary)
     return path
+
+
+def require_as_downloaded(path: Path) -> None:
+    """Raise `DatasetError` where a file is not any more what `download` put there.
+
+    A file put there by hand has no checksum beside it and is taken as it is.
+    """
+    beside = _beside(path)
+    if not beside.is_file():
+        return
+    wanted, found = beside.read_text().partition(" ")[0], _checksum(path)
+    if found != wanted:
+        raise DatasetError(
+            f"{path}: the file has changed since it was downloaded (sha256 {found}, was {wanted}); "
+            f"delete it to download it again, or delete {beside.name} to keep it"
+        )
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _require_https(url: str) -> None:
@@ -208,13 +241,3 @@ def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.Timeout):
         return "the server did not answer in time"
     return "the connection failed or broke off again and again"
-
-
-def _check(url: str, part: Path, sha256: str | None) -> None:
-    if sha256 is None:
-        return
-    with part.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        part.unlink()
-        raise DownloadError(f"{url}: the file's sha256 is {found}, {sha256} was expected")

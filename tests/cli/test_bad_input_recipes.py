@@ -83,7 +83,7 @@ def test_missing_base(refused: Any, recipe: Any) -> None:
         ("settings.expectile=1.5", "expectile must be"),
         ("settings.expectile=high", "expectile must be a finite number, got 'high'"),
         ("settings.batch_size=0", "batch_size must be at least 1, got 0"),
-        ("settings.hidden=256", "hidden must be a list of a whole number, got 256"),
+        ("settings.hidden=256", "hidden must be a list of whole numbers, got 256"),
         ("settings.discount=.inf", "discount must be"),
         ("device=tpu", "device must be 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
     ],

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import h5py
 import pytest
 
+from rlalign.data import d4rl
 from rlalign.data import download as module
 from rlalign.data.dataset import load_dataset
 from rlalign.data.download import cache_folder, download
 from rlalign.errors import DatasetError, DownloadError
+from tests.data.test_hdf5 import episodes, write
 
 CONTENT = bytes(range(256)) * 4000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -76,14 +79,16 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Behaviour]]:
 
 
 def only(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 def test_file_arrives_whole_and_alone(server: tuple[str, Behaviour], tmp_path: Path) -> None:
     url, _ = server
     path = download(url, tmp_path / "deep" / "a.hdf5", sha256=DIGEST, size=len(CONTENT))
     assert path.read_bytes() == CONTENT
-    assert [name for name in only(path.parent) if not name.endswith(".lock")] == ["a.hdf5"]
+    assert only(path.parent) == ["a.hdf5", "a.hdf5.sha256"]
+    beside = (path.parent / "a.hdf5.sha256").read_text()
+    assert beside == f"{DIGEST}  a.hdf5\n"
 
 
 def test_broken_connections_are_resumed(server: tuple[str, Behaviour], tmp_path: Path) -> None:
@@ -168,7 +173,37 @@ def test_wrong_checksum_is_refused_and_removed(
     behaviour.content = CONTENT[:-1] + b"!"
     with pytest.raises(DownloadError, match="sha256"):
         download(url, tmp_path / "a.hdf5", sha256=DIGEST)
-    assert not [name for name in only(tmp_path) if not name.endswith(".lock")]
+    assert not only(tmp_path)
+
+
+@pytest.fixture
+def d4rl_at(server: tuple[str, Behaviour], monkeypatch: pytest.MonkeyPatch) -> Iterator[Behaviour]:
+    """D4RL's server is the one on this machine."""
+    url, behaviour = server
+    monkeypatch.setattr("rlalign.data.d4rl.BASE_URL", url.removesuffix("data.hdf5"))
+    d4rl._table.cache_clear()
+    yield behaviour
+    d4rl._table.cache_clear()
+
+
+def test_a_dataset_that_has_changed_since_its_download_is_refused(
+    d4rl_at: Behaviour, tmp_path: Path
+) -> None:
+    arrays = episodes([5, 6], [True, False], obs=11, act=3)
+    d4rl_at.content = write(tmp_path / "there.hdf5", arrays).read_bytes()
+    name = "d4rl/hopper-medium-v2"
+    first = load_dataset(name, cache=tmp_path)
+    assert load_dataset(name, cache=tmp_path).fingerprint == first.fingerprint
+    assert len(d4rl_at.asked) == 1
+
+    path = tmp_path / "d4rl" / "hopper_medium-v2.hdf5"
+    with h5py.File(path, "r+") as file:
+        file["rewards"][3] = 17.0
+    with pytest.raises(DatasetError, match="has changed since it was downloaded") as caught:
+        load_dataset(name, cache=tmp_path)
+    assert str(path) in str(caught.value)
+    path.with_name(path.name + ".sha256").unlink()  # now it is one put there by hand
+    assert load_dataset(name, cache=tmp_path).rewards[3] == 17.0
 
 
 def test_plain_http_to_other_machines_is_refused(tmp_path: Path) -> None:
@@ -183,8 +218,6 @@ def test_offline_message_tells_what_to_do_by_hand(
 ) -> None:
     monkeypatch.setattr("rlalign.data.d4rl.BASE_URL", "https://no-such-host.invalid/")
     monkeypatch.setenv("no_proxy", "*")
-    from rlalign.data import d4rl
-
     d4rl._table.cache_clear()
     try:
         with pytest.raises(DownloadError) as caught:
