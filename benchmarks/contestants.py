@@ -43,6 +43,7 @@ TITLES = {
     "rebrac": "ReBRAC",
     "famo2o_iql": "FamO2O on IQL",
     "famo2o_awac": "FamO2O on AWAC",
+    "famo2o_cql": "FamO2O on CQL",
 }
 
 
@@ -81,7 +82,11 @@ CONTESTANTS: tuple[Contestant, ...] = (
     *_group("cql", D3RLPY, limit=False),
     *_group("rebrac", D3RLPY),
     *_family("iql"),
+    Contestant(
+        "famo2o_iql", "rlalign, balance at every update", "own", "rlalign_agent", "famo2o_iql_each"
+    ),
     *_family("awac"),
+    *_family("cql"),
 )
 
 

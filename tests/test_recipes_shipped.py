@@ -96,8 +96,24 @@ def test_file_name_says_agent_and_data(name: str) -> None:
         assert recipe.dataset == rest
         assert rest.removeprefix("local/") in local_names()
     else:
-        assert recipe.dataset == f"d4rl/{rest}"
-        assert task(rest).name == rest
+        name = rest.removeprefix("online/")
+        assert recipe.dataset == f"d4rl/{name}"
+        assert task(name).name == name
+
+
+@pytest.mark.parametrize("agent", ["iql", "awac", "cql", "rebrac"])
+@pytest.mark.parametrize("name", ANTMAZE)
+def test_fine_tuning_is_the_offline_recipe_and_a_million_steps(agent: str, name: str) -> None:
+    offline = load_recipe(f"{agent}/{name}").to_dict()
+    online = load_recipe(f"{agent}/online/{name}").to_dict()
+    assert (offline["online"].pop("steps"), online["online"].pop("steps")) == (0, 1_000_000)
+    if agent == "iql":
+        assert (offline["settings"]["actor_schedule"], online["settings"]["actor_schedule"]) == (
+            "cosine",
+            "constant",
+        )
+        online["settings"]["actor_schedule"] = "cosine"
+    assert online == offline
 
 
 @pytest.mark.parametrize(

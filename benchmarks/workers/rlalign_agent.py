@@ -31,7 +31,9 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cql": ("CQL", {"lagrange": True}),
     "rebrac": ("ReBRAC", {}),
     "famo2o_iql": ("FamO2OIQL", {}),
+    "famo2o_iql_each": ("FamO2OIQL", {"balance_every": 1}),
     "famo2o_awac": ("FamO2OAWAC", {}),
+    "famo2o_cql": ("FamO2OCQL", {"lagrange": True, "layer_norm": False}),  # as CQL above
 }
 
 

@@ -203,11 +203,14 @@ def section(folder: Path, out: Path) -> str:
     body = body.replace("](curves-", f"](results/curves/{out.name}/curves-")
     for name in ("report.md", "report.html", "results.json"):
         (out / name).unlink()
-    return "\n\n".join(part for part in body.split("\n\n") if not _is_run_list(part))
+    return "\n\n".join(_folded(part) for part in body.split("\n\n"))
 
 
-def _is_run_list(part: str) -> bool:
-    return part.startswith("Runs:") or (part.startswith("- ") and ", seed " in part)
+def _folded(part: str) -> str:
+    """Fold a list of runs, seed by seed, which is long."""
+    if part == "Runs:":
+        return "<details><summary>Runs, seed by seed</summary>"
+    return f"{part}\n\n</details>" if part.startswith("- ") and ", seed " in part else part
 
 
 if __name__ == "__main__":
