@@ -21,6 +21,7 @@ from rlalign.errors import CheckpointError
 State = tuple[dict[str, Tensor], dict[str, Any]]
 _KEY = "rlalign"  # where the JSON part lies in a safetensors header
 _PHASES = ("offline", "online")  # in their order
+_REPLACED = ".replaced-"  # before the name of a checkpoint that is being written again
 
 
 def join(**parts: State) -> State:
@@ -120,7 +121,7 @@ class Checkpoints:
     def save(self, name: str, state: State) -> Path:
         """Write a checkpoint and point ``latest`` at it; older ones beyond `keep` go."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._remove_unfinished()
+        self._recover()
         tensors, values = state
         from safetensors.torch import save
 
@@ -130,7 +131,7 @@ class Checkpoints:
         write_atomic(temporary / "state.safetensors", data)
         write_atomic(temporary / "state.json", _seal(record))
         final = self.directory / name
-        replaced = self.directory / f".unfinished-{name}"
+        replaced = self.directory / f"{_REPLACED}{name}"
         if final.exists():  # set aside at once: to delete it takes time, and `latest` may name it
             os.replace(final, replaced)
         os.replace(temporary, final)
@@ -139,7 +140,7 @@ class Checkpoints:
         for old in self.names()[: -self.keep]:
             if old != name:
                 shutil.rmtree(self.directory / old)
-        self._remove_unfinished()
+        self._recover()
         return final
 
     def go_back_to(self, name: str) -> None:
@@ -178,11 +179,16 @@ class Checkpoints:
                 raise CheckpointError(f"{self.directory}: holds no checkpoint")
             name = latest
         try:
-            return self._read(self.directory / name)
+            return self._read(self._folder(name))
         except CheckpointError as error:
             others = [other for other in self.names() if other != name]
             known = f"; there are {', '.join(others)}" if others else ""
             raise CheckpointError(f"{error}{known}") from error
+
+    def _folder(self, name: str) -> Path:
+        """A checkpoint's folder, or where a `save` that did not end had set it aside."""
+        folder, aside = self.directory / name, self.directory / f"{_REPLACED}{name}"
+        return aside if aside.is_dir() and not folder.exists() else folder
 
     @staticmethod
     def _read(folder: Path) -> State:
@@ -204,7 +210,14 @@ class Checkpoints:
         except SafetensorError as error:
             raise CheckpointError(f"{folder / 'state.safetensors'}: damaged") from error
 
-    def _remove_unfinished(self) -> None:
+    def _recover(self) -> None:
+        """Put back what was set aside by a `save` that did not end; remove what it left else."""
+        for path in self.directory.glob(f"{_REPLACED}*"):
+            final = path.with_name(path.name.removeprefix(_REPLACED))
+            if final.exists():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.replace(path, final)
         for path in self.directory.glob(".unfinished-*"):
             shutil.rmtree(path, ignore_errors=True)
 

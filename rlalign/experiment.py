@@ -30,7 +30,7 @@ from rlalign.prolonging import (
 )
 from rlalign.recipe import Recipe, agent_class, agent_settings, online_settings
 from rlalign.run_events import RunEvents
-from rlalign.rundir import RunDirectory
+from rlalign.rundir import RunDirectory, require_trackers
 from rlalign.settings import require_unchanged
 from rlalign.venue import Venue
 
@@ -181,6 +181,7 @@ def resume(
         if "online" in reached:
             began = part(saved, "phase")[1].get("settings", {})  # older checkpoints lack it
             require_unchanged("online", began, vars(online_settings(recipe)))
+    require_trackers(recipe.to_dict()["logging"])
     mark = saved[1]["mark"] if saved else {}
     run.hold(mark)
     if saved and checkpoint != "latest":

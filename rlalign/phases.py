@@ -80,6 +80,8 @@ class OfflinePhase:
         """Apply `steps` updates."""
         self.agent.update(self.replay, steps)
         self.done += steps
+        if self.agent.interaction is not None:
+            self.agent.interaction.trained = True
 
     def metrics(self) -> dict[str, float]:
         """Return nothing: the losses' metrics are the learner's."""
@@ -285,11 +287,15 @@ def _rows(
 
 @dataclass(frozen=True)
 class Intervals:
-    """Units between events; None for never."""
+    """Units between events; None for never.
+
+    `log_rest` logs at the end too what came after the last multiple.
+    """
 
     log: int | None = None
     evaluate: int | None = None
     checkpoint: int | None = None
+    log_rest: bool = False
 
 
 class Events:
@@ -321,8 +327,7 @@ def run_phase(phase: Phase, intervals: Intervals, events: Events) -> None:
     periods = [p for p in (intervals.log, intervals.evaluate, intervals.checkpoint) if p]
     if phase.done == 0 and intervals.evaluate:
         events.on_evaluate(phase)
-    clock = time.perf_counter()
-    logged_updates = phase.agent.learner.step_count
+    spent, logged_updates = 0.0, phase.agent.learner.step_count  # since the last log
     piece = 1
     while phase.done < phase.steps:
         before, began = phase.done, time.perf_counter()
@@ -330,22 +335,25 @@ def run_phase(phase: Phase, intervals: Intervals, events: Events) -> None:
         phase.advance(min([piece, phase.steps - before, *ahead]))
         if phase.done == before or getattr(phase, "stopped", False):
             break
-        per_unit = (time.perf_counter() - began) / (phase.done - before)
+        seconds = time.perf_counter() - began
+        spent += seconds
+        per_unit = seconds / (phase.done - before)
         piece = max(1, min(PIECE, int(LOOK / max(per_unit, 1e-9))))
 
         def due(period: int | None, before: int = before) -> bool:
             return bool(period) and phase.done // period > before // period  # type: ignore[operator]
 
-        if due(intervals.log):
-            seconds = time.perf_counter() - clock
+        ends = phase.done >= phase.steps
+        if due(intervals.log) or (intervals.log and intervals.log_rest and ends):
             updates = phase.agent.learner.step_count - logged_updates
-            clock, logged_updates = time.perf_counter(), phase.agent.learner.step_count
+            speed = updates / max(spent, 1e-9)
+            spent, logged_updates = 0.0, phase.agent.learner.step_count
             figures = {**phase.agent.learner.metrics(), **phase.metrics()}
             phase.agent.learner.check_finite()
-            events.on_log(phase, {**figures, "updates_per_second": updates / max(seconds, 1e-9)})
-        if due(intervals.evaluate) or (phase.done >= phase.steps and intervals.evaluate):
+            events.on_log(phase, {**figures, "updates_per_second": speed})
+        if due(intervals.evaluate) or (intervals.evaluate and ends):
             events.on_evaluate(phase)
-        if due(intervals.checkpoint) and phase.done < phase.steps:
+        if due(intervals.checkpoint) and not ends:
             events.on_checkpoint(phase)
         events.on_advance(phase)
     if intervals.checkpoint:

@@ -36,6 +36,7 @@ class RunEvents(Events):
         self._saved: tuple[str, int] | None = None  # phase and step of the latest checkpoint
         self._progress = progress
         self._bar: Any = None
+        self._begun = 0  # where in its phase this part of the run began
 
     def on_log(self, phase: Phase, metrics: Mapping[str, float]) -> None:
         """Write metrics to the run's logs."""
@@ -90,6 +91,7 @@ class RunEvents(Events):
         """
         self.restore_agent(saved)
         phase.load_state_dict(*part(saved, "phase"))
+        self._begun = phase.done
         if saved[1].get("owes_evaluation") and phase.done > 0:
             self.on_evaluate(phase)
 
@@ -152,5 +154,6 @@ class RunEvents(Events):
         if self._bar is None or self._bar.desc != phase.name:
             self.close()
             unit = "update" if phase.name == "offline" else "step"
-            self._bar = tqdm(total=phase.steps, desc=phase.name, unit=unit, initial=0)
+            self._bar = tqdm(total=phase.steps, desc=phase.name, unit=unit, initial=self._begun)
+            self._begun = 0  # of a phase that follows
         self._bar.update(phase.done - self._bar.n)

@@ -70,7 +70,7 @@ class RunDirectory:
 
         path = Path(path)
         document = dict(recipe) if isinstance(recipe, Mapping) else recipe.to_dict()
-        _require_trackers(document.get("logging", {}))
+        require_trackers(document.get("logging", {}))
         require_free(path)
         existed = path.is_dir()
         info = {
@@ -359,7 +359,8 @@ def _check_info(info: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def _require_trackers(logging: Mapping[str, Any]) -> None:
+def require_trackers(logging: Mapping[str, Any]) -> None:
+    """Raise `MissingPackageError` where logs are to go to a tracker that is not installed."""
     for name in ("wandb", "trackio"):
         if logging.get(name, False) and not _installed(name):
             raise MissingPackageError(

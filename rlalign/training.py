@@ -46,7 +46,7 @@ def fit(
         )
     phase = OfflinePhase(agent, dataset, steps)
     with _LoggerEvents(agent, episodes, steps if progress_bar else None) as events:
-        run_phase(phase, Intervals(log=1000, evaluate=evaluate_every), events)
+        run_phase(phase, Intervals(log=1000, evaluate=evaluate_every, log_rest=True), events)
 
 
 def learn(
@@ -91,7 +91,7 @@ def learn(
     calls.on_training_start(local_values, {})
     calls.on_rollout_start()
     with _LoggerEvents(agent, 0, None) as events:
-        run_phase(phase, Intervals(log=log_interval), events)
+        run_phase(phase, Intervals(log=log_interval, log_rest=True), events)
     calls.on_rollout_end()
     calls.on_training_end()
 

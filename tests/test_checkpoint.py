@@ -112,6 +112,29 @@ def test_what_an_interruption_left_behind_is_cleared_away(tmp_path: Path) -> Non
     assert_same(checkpoints.load())
 
 
+def test_a_kill_while_a_checkpoint_is_written_again_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("first", STATE)
+    replace = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(target).name == "first":  # after the old one was set aside
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr("rlalign.checkpoint.os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save("first", (STATE[0], {**STATE[1], "step": 99}))
+    monkeypatch.undo()
+    assert_same(checkpoints.load())
+    checkpoints.save("second", STATE)
+    assert checkpoints.names() == ["first", "second"]
+    assert_same(checkpoints.load("first"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "latest", "second"]
+
+
 @pytest.mark.parametrize("pointer", [b"", b"\n", b"\xff\xfe"])
 def test_a_damaged_pointer_is_lost_or_names_the_others(tmp_path: Path, pointer: bytes) -> None:
     checkpoints = Checkpoints(tmp_path)

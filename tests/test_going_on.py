@@ -87,6 +87,25 @@ def test_counting_anew_begins_with_an_episode_warm_up_and_random_steps(
     assert contents(agent)[8, 0] == 0  # the first observation of an episode of Counter
 
 
+def test_an_offline_phase_in_between_ends_the_random_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agent = make()
+    online = {"random_steps": 100, "warmup_steps": 1000}
+    agent.learn(3, **online)
+    agent.fit(tagged_dataset(), 2)
+    asked: list[int] = []
+    act = agent.act
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        asked.append(agent.num_timesteps)
+        return act(*arguments, **options)
+
+    monkeypatch.setattr(agent, "act", noted)
+    agent.learn(4, **online)
+    assert asked == [3, 4, 5, 6]
+
+
 def test_a_moved_environment_begins_a_new_episode() -> None:
     """Cal-QL's returns would otherwise be those of two episodes joined."""
     agent = make("cal_ql")

@@ -145,6 +145,9 @@ def test_logs_count_all_steps() -> None:
     for _ in range(2):
         agent.learn(20, log_interval=10)
     assert counted == [10, 20, 30, 40]
+    for _ in range(2):  # calls shorter than the interval log what they did
+        agent.learn(5, log_interval=10)
+    assert counted[4:] == [45, 50]
 
 
 def test_rewards_are_not_scaled_by_a_range_that_is_none() -> None:

@@ -257,9 +257,37 @@ def test_events_fall_on_multiples_of_their_intervals_and_on_the_ends() -> None:
         "evaluate": [0, 10, 20, 25],
         "checkpoint": [6, 12, 18, 24, 25],
     }
+    with_rest = Recorder()
+    run_phase(OfflinePhase(agent, random_dataset(), 9), Intervals(log=4, log_rest=True), with_rest)
+    run_phase(OfflinePhase(agent, random_dataset(), 8), Intervals(log=4, log_rest=True), with_rest)
+    assert with_rest.seen["log"] == [4, 8, 9, 4, 8]
     silent = Recorder()
     run_phase(OfflinePhase(agent, random_dataset(), 5), Intervals(), silent)
     assert silent.seen == {"log": [], "evaluate": [], "checkpoint": []}
+
+
+def test_speed_is_that_of_updates_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    agent = from_spaces("iql")
+    phase = OfflinePhase(agent, random_dataset(), 8)
+    update = agent.update
+
+    def passes(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def slow(source: Any, steps: int) -> None:
+        passes(0.5 * steps)
+        update(source, steps)
+
+    speeds: list[float] = []
+    events = Events()
+    monkeypatch.setattr(agent, "update", slow)
+    monkeypatch.setattr(events, "on_evaluate", lambda phase: passes(1000.0))
+    monkeypatch.setattr(events, "on_log", lambda _, row: speeds.append(row["updates_per_second"]))
+    monkeypatch.setattr("rlalign.phases.time.perf_counter", lambda: now)
+    run_phase(phase, Intervals(log=2, evaluate=3), events)
+    assert speeds == pytest.approx([2.0] * 4)
 
 
 @pytest.mark.parametrize(("seconds", "looks"), [(2.0, 5), (0.2, 2), (0.0, 2)])

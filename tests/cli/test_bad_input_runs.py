@@ -290,6 +290,14 @@ def test_acting_on_a_device_that_is_not_there(
             )
 
 
+def test_going_on_with_a_tracker_that_is_not_installed(
+    refused: Any, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    sentence = refused("resume", run, "online.steps=4", "logging.wandb=true")
+    assert "pip install 'rlalign[wandb]'" in sentence
+
+
 def test_networks_beyond_the_memory(refused: Any, recipe: Any, make_dataset: Any) -> None:
     make_dataset()
     sentence = refused("train", recipe(*LINES), "--out", "new", "settings.hidden=[1000000000000]")
