@@ -19,7 +19,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        follow_umask(Path(temporary))
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
@@ -47,8 +47,12 @@ def finite(value: Any) -> Any:
     return value
 
 
+def follow_umask(path: Path) -> None:
+    """Give what tempfile made private the permissions of any other file or folder."""
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
+
+
 def _umask() -> int:
-    # mkstemp makes files private; results should have the permissions of any other file.
     current = os.umask(0o077)
     os.umask(current)
     return current

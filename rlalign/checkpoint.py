@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rlalign.atomic import sync_directory, write_atomic
+from rlalign.atomic import follow_umask, sync_directory, write_atomic
 from rlalign.errors import CheckpointError
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
@@ -128,6 +128,7 @@ class Checkpoints:
         data = save(_contiguous(tensors))
         record = {"sha256": hashlib.sha256(data).hexdigest(), "state": values}
         temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=".unfinished-"))
+        follow_umask(temporary)
         write_atomic(temporary / "state.safetensors", data)
         write_atomic(temporary / "state.json", _seal(record))
         final = self.directory / name

@@ -90,7 +90,7 @@ def collect(
             raise DatasetError(f"{out}: the file exists already")
         require_writable(out)  # said before anything is collected
     shown = progress_wanted(progress)
-    if source.startswith("local/") and not Path(source).exists():
+    if _is_local_name(source):
         from rlalign.data.local import collect_local, load_local
 
         if device not in (None, "cpu"):
@@ -135,7 +135,7 @@ def list_datasets(as_json: _Json = False) -> None:
     rows = [
         {"name": f"local/{name}", "environment": ENVIRONMENTS[name.split("-")[0]]}
         for name in local_names()
-    ] + [{"name": f"d4rl/{task.name}", "environment": task.environment} for task in tasks()]
+    ] + [{"name": f"d4rl/{task.name}", "environment": task.played_as} for task in tasks()]
     rows += [{"name": name, "environment": None} for name in PAIRS]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -233,6 +233,17 @@ def verify(
     if wrong:
         more = f" (and {len(wrong) - 1} more errors above)" if len(wrong) > 1 else ""
         raise DatasetError(wrong[0] + more)
+
+
+def _is_local_name(source: str) -> bool:
+    """Whether a local dataset is meant: of folders in local/, those not called so may be runs."""
+    from rlalign.data.local import local_names
+
+    kind, _, name = source.partition("/")
+    path = Path(source)
+    if kind != "local" or path.is_file():
+        return False
+    return name in local_names() or not path.exists()
 
 
 def _require_transitions(name: str, command: str) -> None:

@@ -49,7 +49,8 @@ def collect(
 
     Args:
         policy: chooses actions in [-1, 1], mapped onto the environment's range; or shares.
-        environment: gymnasium id, or a function that makes one environment.
+        environment: gymnasium id or D4RL task, or a function that makes one environment; goal
+            environments are observed as one vector.
         transitions: how many to collect with a single policy.
         seed: of the episodes and the policy's noise.
         environments: how many play side by side; part of what decides the bits.
@@ -57,7 +58,8 @@ def collect(
         progress: whether to draw a progress bar.
 
     Raises:
-        EnvError: if the environment's observations or actions are not flat boxes.
+        EnvError: if the environment cannot be made, its observations or actions are not flat boxes,
+            or it returns an observation or a reward that is not finite.
         DatasetError: if there is nothing to collect, more than the memory holds, or the policy's
             actions do not fit.
     """
@@ -76,18 +78,20 @@ def collect(
     slots = [_make(environment) for _ in range(min(environments, total))]
     try:
         first = slots[0]
-        layout, low, high = _sizes(first)
+        made = first.spec.id if first.spec is not None else None
+        known = environment if isinstance(environment, str) else made
+        called = known or "the environment"
+        layout, low, high = _sizes(first, called)
         table = allocate(name, total, layout.width)
         ends: list[Array] = []
         filled = 0
         hidden = None if progress else True  # None: shown only on a terminal
         with tqdm(desc=name, total=total, unit=" transitions", disable=hidden) as bar:
             for index, share in enumerate(shares):
-                player = _Player(slots, share.policy, low, high, [seed, index], bar)
+                player = _Player(slots, called, share.policy, low, high, [seed, index], bar)
                 rows = table.numpy()[filled : filled + share.transitions]
                 ends.append(player.fill(rows) + filled)
                 filled += share.transitions
-        spec = first.spec
     finally:
         for slot in slots:
             slot.close()
@@ -96,35 +100,30 @@ def collect(
         layout=layout,
         ends=np.concatenate(ends),
         name=name,
-        environment=spec.id if spec is not None else None,
+        environment=known,
         action_low=low,
         action_high=high,
     )
 
 
 def _make(environment: str | Callable[[], gymnasium.Env[Any, Any]]) -> gymnasium.Env[Any, Any]:
-    import gymnasium
+    from rlalign.envs.make import flat, make_environment
 
-    if callable(environment):
-        return environment()
-    try:
-        return gymnasium.make(environment, disable_env_checker=True)
-    except gymnasium.error.Error as error:
-        raise EnvError(f"environment {environment!r} cannot be made: {error}") from error
+    if isinstance(environment, str):
+        return make_environment(environment, disable_env_checker=True)
+    return flat(environment())
 
 
-def _sizes(env: gymnasium.Env[Any, Any]) -> tuple[Layout, Array, Array]:
+def _sizes(env: gymnasium.Env[Any, Any], called: str) -> tuple[Layout, Array, Array]:
     """Return the layout of an environment's transitions and the bounds of its actions."""
     import gymnasium
 
+    from rlalign.envs.spaces import check_spaces
+
     observations, actions = env.observation_space, env.action_space
-    for what, space in (("observations", observations), ("actions", actions)):
-        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-            raise EnvError(f"{env}: {what} must be a flat Box to be collected, got {space}")
+    check_spaces(observations, actions, called)
     assert isinstance(actions, gymnasium.spaces.Box)
     assert isinstance(observations, gymnasium.spaces.Box)
-    if not (np.isfinite(actions.low).all() and np.isfinite(actions.high).all()):
-        raise EnvError(f"{env}: actions must have finite bounds, got {actions}")
     layout = Layout(observations.shape[0], actions.shape[0])
     return layout, actions.low.astype(np.float32), actions.high.astype(np.float32)
 
@@ -135,6 +134,7 @@ class _Player:
 
     Args:
         slots: the environments.
+        called: what messages call them.
         policy: chooses the actions.
         low, high: bounds of the actions [act].
         entropy: decides every seed.
@@ -143,6 +143,7 @@ class _Player:
     """
 
     slots: list[gymnasium.Env[Any, Any]]
+    called: str
     policy: Policy
     low: Array
     high: Array
@@ -184,7 +185,15 @@ class _Player:
         seed = np.random.SeedSequence([*self.entropy, number + 1]).generate_state(1)[0]
         self.episodes[number] = []
         observation, _ = self.slots[slot].reset(seed=int(seed))
-        return np.asarray(observation, dtype=np.float32)
+        return self._finite("observation", observation)
+
+    def _finite(self, what: str, value: Any) -> Array:
+        """Return what an environment returned as float32; a dataset must not hold NaN."""
+        with np.errstate(over="ignore"):
+            values = np.asarray(value, dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise EnvError(f"{self.called} returned a {what} that is not finite")
+        return values
 
     def _step(
         self, playing: dict[int, int], standing: dict[int, Array], generator: np.random.Generator
@@ -204,9 +213,10 @@ class _Player:
         over = []
         for action, slot in zip(actions, order, strict=True):
             following, reward, terminated, truncated, _ = self.slots[slot].step(action)
-            following = np.asarray(following, dtype=np.float32)
+            following = self._finite("observation", following)
+            gain = float(self._finite("reward", float(reward)))
             row = np.concatenate(
-                [standing[slot], action, [float(reward), float(terminated)], following],
+                [standing[slot], action, [gain, float(terminated)], following],
                 dtype=np.float32,
             )
             self.episodes[playing[slot]].append(row)

@@ -52,6 +52,11 @@ class Task:
         return self.name if self.environment and self.adapted else self.environment
 
     @property
+    def world(self) -> tuple[str | None, bool]:
+        """What tasks of the same environment share: its id, and whether its rewards are dense."""
+        return self.environment, "-dense-" in self.name
+
+    @property
     def filename(self) -> str:
         """Name of the task's HDF5 file."""
         return self.url.rsplit("/", 1)[-1]
@@ -178,22 +183,32 @@ def task_of_file(filename: str) -> Task | None:
     return next((task for task in tasks() if task.filename == filename), None)
 
 
-def reference_of_environment(environment: str) -> tuple[float, float] | None:
-    """Return D4RL's random and expert returns for a gymnasium id or one of D4RL's tasks, or None.
+def task_of_environment(environment: str) -> Task | None:
+    """Return the task of that name, or the first that a gymnasium id of any version plays, or None.
 
-    The numbers belong to D4RL's own environments; on other versions the score is another measure.
+    Of an id's tasks only those with reference returns are looked at.
     """
     if environment in _table():
-        return _table()[environment].reference
+        return _table()[environment]
     # gymnasium-robotics registers dense rewards under ids of their own, D4RL under names.
     family = environment.rsplit("-v", 1)[0]
     dense = family.endswith("Dense")
     family = family.removesuffix("Dense")
     for known in tasks():
-        same = known.environment is not None and known.environment.rsplit("-v", 1)[0] == family
-        if same and ("-dense-" in known.name) == dense and known.reference is not None:
-            return known.reference
+        played, rewarded_densely = known.world
+        same = played is not None and played.rsplit("-v", 1)[0] == family
+        if same and rewarded_densely == dense and known.reference is not None:
+            return known
     return None
+
+
+def reference_of_environment(environment: str) -> tuple[float, float] | None:
+    """Return D4RL's random and expert returns for a gymnasium id or one of D4RL's tasks, or None.
+
+    The numbers belong to D4RL's own environments; on other versions the score is another measure.
+    """
+    found = task_of_environment(environment)
+    return None if found is None else found.reference
 
 
 def normalized_score(returns: Any, reference: tuple[float, float]) -> Any:

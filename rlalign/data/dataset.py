@@ -295,7 +295,9 @@ class Dataset:
         table[:, : self.layout.width] = self.table
         for name, values in columns.items():
             table[:, layout.columns[name]] = torch.from_numpy(values)
-        return replace(self, table=table, layout=layout)
+        # The file's fingerprint is that of other columns.
+        metadata = {k: v for k, v in self.metadata.items() if k != "stored_fingerprint"}
+        return replace(self, table=table, layout=layout, metadata=metadata)
 
     def save(self, path: str | Path) -> Path:
         """Write the dataset as HDF5 in D4RL's layout, whole or not at all; returns the path.
@@ -330,7 +332,8 @@ def load_dataset(
     kind, _, rest = str(name).partition("/")
     path = Path(name).expanduser()
     folder = None if cache is None else Path(cache).expanduser()
-    if kind in ("local", "d4rl", "minari") and rest and not path.exists():
+    # A folder of that name is no dataset and must not hide one.
+    if kind in ("local", "d4rl", "minari") and rest and not path.is_file():
         if horizon is not None:
             raise DatasetError(f"{name}: a horizon is for a file without timeouts; leave it out")
         if kind == "local":

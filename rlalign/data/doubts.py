@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from rlalign.data.d4rl import reference_of_environment
+from rlalign.data.d4rl import task_of_environment
 
 if TYPE_CHECKING:
     from rlalign.data.dataset import Dataset
@@ -38,13 +38,14 @@ def warn_of_bounds(dataset: Dataset, scale: ActionScale, *, clips: bool) -> None
 def warn_of_another_task(dataset: Dataset, environment: str | None) -> None:
     """Say so where a dataset is of another of D4RL's tasks than the agent acts in.
 
-    HalfCheetah and Walker2d, for example, have equal sizes.
+    HalfCheetah and Walker2d, for example, have equal sizes, and so have all mazes.
     """
     recorded = dataset.environment
     if environment is None or recorded is None or recorded == environment:
         return
-    theirs, ours = reference_of_environment(recorded), reference_of_environment(environment)
-    if theirs is not None and ours is not None and theirs != ours:
+    theirs, ours = task_of_environment(recorded), task_of_environment(environment)
+    # Not by their reference returns: those of all AntMaze tasks are the same.
+    if theirs is not None and ours is not None and theirs.world != ours.world:
         warnings.warn(
             f"{dataset.name}: was recorded in {recorded}, but the agent acts in {environment}; "
             "is that the dataset you meant?",

@@ -69,8 +69,10 @@ def download(
 ) -> Path:
     """Fetch `url` into `path`, going on where an earlier attempt stopped.
 
-    What has arrived is kept beside `path` with the suffix ``.part`` until the whole is there. The
-    whole's checksum stays there with the suffix ``.sha256``, see `require_as_downloaded`.
+    What has arrived is kept beside `path` with the suffix ``.part`` until the whole is there, and
+    which version of the file it is with the suffix ``.part.version``: an earlier attempt is gone on
+    with only where the server's file is still that one. The whole's checksum stays there with the
+    suffix ``.sha256``, see `require_as_downloaded`.
 
     Args:
         url: HTTPS address; plain HTTP is refused except on this machine.
@@ -95,12 +97,13 @@ def download(
             raise DatasetError(f"{path}: the file could not be written ({reason})") from error
         found = _checksum(part)
         if sha256 is not None and found != sha256:
-            part.unlink()
+            _remove(part)
             raise DownloadError(f"{url}: the file's sha256 is {found}, {sha256} was expected")
         with replacing(_beside(path)) as temporary:
             temporary.write_text(f"{found}  {path.name}\n")  # as `sha256sum --check` reads it
         with replacing(path) as temporary:
             part.replace(temporary)
+        _version_of(part).unlink(missing_ok=True)
     return path
 
 
@@ -122,6 +125,15 @@ def require_as_downloaded(path: Path) -> None:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
+
+
+def _version_of(part: Path) -> Path:
+    return part.with_name(f"{part.name}.version")
+
+
+def _remove(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _version_of(part).unlink(missing_ok=True)
 
 
 def _checksum(path: Path) -> str:
@@ -176,7 +188,7 @@ def _fetch(url: str, path: Path, part: Path, size: int | None, progress: bool) -
                 continue
             arrived = part.stat().st_size
             if total is not None and arrived != total:
-                part.unlink()
+                _remove(part)
                 raise _by_hand(url, path, f"{arrived} bytes arrived, {total} were expected")
             return
 
@@ -187,30 +199,47 @@ def _continue(
     """Fetch what is missing of `part` over one connection; return the whole's bytes if known."""
     import requests
 
+    version = _version_of(part)
+    known = version.read_text() if have and version.exists() else ""
     # "identity": a compressed answer would make ranges and lengths mean something else.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = {"Accept-Encoding": "identity"}
+    if known:  # a server whose file is another by now answers with the whole of it
+        headers |= {"Range": f"bytes={have}-", "If-Range": known}
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         _require_https(answer.url)
-        if have and answer.status_code == requests.codes.requested_range_not_satisfiable:
-            whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
-            if whole == str(have):
+        told = answer.headers.get("Content-Range", "")
+        same = _version(answer) in ("", known)  # not every server knows If-Range
+        if known and answer.status_code == requests.codes.requested_range_not_satisfiable:
+            if same and told.rpartition("/")[2] == str(have):
                 return size if size is not None else have
-            part.unlink()  # what is here is no beginning of what is there
+            _remove(part)  # what is here is no beginning of what is there
             raise requests.ConnectionError("the file changed on the server")
         answer.raise_for_status()
         resumed = answer.status_code == requests.codes.partial_content
+        if resumed and not (known and same and told.startswith(f"bytes {have}-")):
+            _remove(part)
+            raise requests.ConnectionError("the server sent another part than the missing one")
         start = have if resumed else 0
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length else size
         if size is not None and total != size:
-            part.unlink(missing_ok=True)
+            _remove(part)
             raise requests.HTTPError(f"the server offers {total} bytes, {size} were expected")
         bar.total, bar.n = total, start
         with part.open("ab" if resumed else "wb") as file:
+            if not resumed:  # only now that nothing of another version is left in the file
+                version.write_text(_version(answer))
             for piece in answer.iter_content(_PIECE):
                 file.write(piece)
                 bar.update(len(piece))
     return total
+
+
+def _version(answer: requests.Response) -> str:
+    """What the server calls this version of its file: a strong ETag, or else a date, or nothing."""
+    tag = answer.headers.get("ETag", "")
+    # A weak one may stay while bytes change, and If-Range takes none.
+    return tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
 
 
 def _worth_retrying(error: requests.RequestException) -> bool:

@@ -69,6 +69,8 @@ def read_hdf5(
 def _open(path: Path) -> h5py.File:
     import h5py
 
+    if path.is_dir():
+        raise DatasetError(f"{path}: this is a folder, not an HDF5 file")
     if not path.is_file():
         raise DatasetError(f"{path}: there is no such file")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,16 +30,20 @@ def load_minari(name: str) -> Dataset:
 
     Raises:
         MissingPackageError: if minari is not installed.
-        DatasetError: if the dataset cannot be had, is damaged, or has no flat box of actions.
+        DatasetError: if the name lacks its version, or the dataset cannot be had, is damaged, or
+            has no flat box of actions.
     """
+    title = f"minari/{name}"
+    if not re.fullmatch(r".+-v\d+", name):
+        raise DatasetError(
+            f"{title}: a Minari dataset's name needs its version, as in mujoco/hopper/medium-v0"
+        )
     try:
         import minari
     except ImportError as error:
         raise MissingPackageError(
-            f"minari/{name} needs the package minari; install it with: "
-            "pip install 'rlalign[minari]'"
+            f"{title} needs the package minari; install it with: pip install 'rlalign[minari]'"
         ) from error
-    title = f"minari/{name}"
     try:
         source = minari.load_dataset(name, download=True)
     except Exception as error:  # whatever minari's hosts raise: network, name, version, disk

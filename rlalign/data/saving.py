@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlalign.atomic import sync_directory
+from rlalign.atomic import follow_umask, sync_directory
 from rlalign.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def replacing(path: Path, *, size: int = 0) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        follow_umask(temporary)
         temporary.replace(path)
         temporary = None
         sync_directory(path.parent)
@@ -109,6 +109,9 @@ def save(dataset: Dataset, path: Path) -> Path:
     size = dataset.table.numel() * 4 + 2 * len(dataset)
     with replacing(path, size=size) as temporary, h5py.File(temporary, "w") as file:
         file.attrs[ATTRIBUTE] = encode(dataset)
+        if dataset.layout.extras:
+            # Read in their own order, not the alphabet's: the fingerprint includes it.
+            file.create_group("extras", track_order=True)
         for column in dataset.layout.columns:
             key = f"extras/{column}" if column in dataset.layout.extras else column
             if column == "terminations":

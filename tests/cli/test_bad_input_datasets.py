@@ -35,6 +35,11 @@ def test_missing_file(refused: Any, using: list[str]) -> None:
     assert "data.hdf5" in refused(*using)
 
 
+def test_folder_instead_of_a_file(refused: Any, using: list[str], tmp_path: Path) -> None:
+    (tmp_path / "data.hdf5").mkdir()
+    assert "data.hdf5: this is a folder, not an HDF5 file" in refused(*using)
+
+
 def test_missing_file_is_named_once(refused: Any) -> None:
     assert refused("data", "verify", "nope.hdf5") == "nope.hdf5: there is no such file"
 

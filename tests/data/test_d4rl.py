@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rlalign import cli
 from rlalign.data import d4rl
 from rlalign.errors import DatasetError
 
@@ -87,6 +88,15 @@ def test_tasks_that_need_adapting_are_played_under_their_own_name() -> None:
     assert d4rl.task("hopper-medium-v2").played_as == "Hopper-v5"
     assert d4rl.task("kitchen-mixed-v0").played_as is None
     assert d4rl.reference_of_environment("antmaze-umaze-v2") == (0.0, 1.0)
+
+
+def test_tasks_are_listed_with_what_plays_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["data", "list", "--json"]) == 0
+    rows = {row["name"]: row["environment"] for row in json.loads(capsys.readouterr().out)}
+    assert rows["d4rl/ant-medium-v2"] == "ant-medium-v2"
+    assert rows["d4rl/pen-human-v1"] == "pen-human-v1"
+    assert rows["d4rl/hopper-medium-v2"] == "Hopper-v5"
+    assert rows["d4rl/kitchen-mixed-v0"] is None
 
 
 def test_check_script_tells_agreement_from_difference() -> None:

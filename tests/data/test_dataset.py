@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import subprocess
 import sys
@@ -96,6 +97,19 @@ def test_extras_become_columns_and_survive_saving(tmp_path: Path) -> None:
     assert np.array_equal(again.column("goal"), extra)
     with pytest.raises(DatasetError, match="'rewards' must be new"):
         dataset.with_extras({"rewards": np.zeros(12)})
+
+
+def test_extras_keep_their_order_and_no_fingerprint_of_fewer_columns(tmp_path: Path) -> None:
+    dataset = make_dataset()
+    for part in dataset.trajectories():
+        part.next_observations[:-1] = part.observations[1:]
+    loaded = load_dataset(dataset.save(tmp_path / "a.hdf5"))
+    wider = loaded.with_extras({"z": np.arange(12), "a": np.ones((12, 2))})
+    assert "stored_fingerprint" not in wider.metadata
+    assert "stored_fingerprint" in loaded.metadata
+    again = load_dataset(wider.save(tmp_path / "b.hdf5"))
+    assert list(again.layout.extras) == ["z", "a"]
+    assert again.metadata["stored_fingerprint"] == again.fingerprint == wider.fingerprint
 
 
 def test_saved_dataset_loads_as_it_was(tmp_path: Path) -> None:
@@ -194,6 +208,15 @@ def test_write_that_fails_midway_leaves_nothing(tmp_path: Path) -> None:
     assert len(done.stdout.strip().splitlines()) == 1
     assert done.returncode == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_saved_file_follows_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        path = make_dataset().save(tmp_path / "a.hdf5")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_read_only_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

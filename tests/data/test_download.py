@@ -33,6 +33,9 @@ class Behaviour:
     status: int = 200
     claimed: int | None = None  # Content-Length that is announced
     content: bytes = CONTENT
+    version: dict[str, str] = field(default_factory=lambda: {"ETag": '"first"'})
+    knows_if_range: bool = True
+    off_by: int = 0  # how far the range that is sent begins before the one asked for
     asked: list[str | None] = field(default_factory=list)
 
 
@@ -53,8 +56,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Behaviour]]:
             if behaviour.status != 200:
                 self.send_error(behaviour.status)
                 return
-            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-            start = start if behaviour.ranges else 0
+            wanted = self.headers.get("If-Range")
+            another = wanted is not None and wanted not in behaviour.version.values()
+            whole = not behaviour.ranges or (another and behaviour.knows_if_range)
+            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and not whole else 0
+            start -= behaviour.off_by if start else 0
             body = behaviour.content[start:]
             if start and not body:
                 self.send_response(416)
@@ -63,6 +69,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Behaviour]]:
                 self.end_headers()
                 return
             self.send_response(206 if start else 200)
+            if start:
+                size = len(behaviour.content)
+                self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+            for name, value in behaviour.version.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(behaviour.claimed or len(body)))
             self.end_headers()
             sent = body if behaviour.break_after is None else body[: behaviour.break_after]
@@ -76,6 +87,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Behaviour]]:
     httpd.shutdown()
     httpd.server_close()
     thread.join()
+
+
+def begun(path: Path, content: bytes, version: str = '"first"') -> Path:
+    """Leave behind what an earlier attempt at `path` would have; the version may be unknown."""
+    path.with_name(path.name + ".part").write_bytes(content)
+    if version:
+        path.with_name(path.name + ".part.version").write_text(version)
+    return path
 
 
 def only(folder: Path) -> list[str]:
@@ -103,31 +122,82 @@ def test_broken_connections_are_resumed(server: tuple[str, Behaviour], tmp_path:
 
 def test_earlier_session_is_continued(server: tuple[str, Behaviour], tmp_path: Path) -> None:
     url, behaviour = server
-    (tmp_path / "a.hdf5.part").write_bytes(CONTENT[:500_000])
-    path = download(url, tmp_path / "a.hdf5", sha256=DIGEST)
+    path = download(url, begun(tmp_path / "a.hdf5", CONTENT[:500_000]), sha256=DIGEST)
     assert path.read_bytes() == CONTENT
     assert behaviour.asked == ["bytes=500000-"]
+    assert only(tmp_path) == ["a.hdf5", "a.hdf5.sha256"]
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        {"ETag": '"second"'},
+        {"ETag": 'W/"first"', "Last-Modified": "Tue, 02 Jan 2024 00:00:00 GMT"},
+    ],
+)
+@pytest.mark.parametrize("knows_if_range", [True, False])
+def test_file_that_changed_on_the_server_is_not_spliced(
+    server: tuple[str, Behaviour], tmp_path: Path, version: dict[str, str], knows_if_range: bool
+) -> None:
+    url, behaviour = server
+    behaviour.version, behaviour.knows_if_range = version, knows_if_range
+    path = begun(tmp_path / "a.hdf5", b"x" * 500_000)
+    assert download(url, path).read_bytes() == CONTENT
+    assert behaviour.asked[0] == "bytes=500000-"
+    assert only(tmp_path) == ["a.hdf5", "a.hdf5.sha256"]
+
+
+def test_date_is_the_version_where_there_is_no_strong_tag(
+    server: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    url, behaviour = server
+    date = "Tue, 02 Jan 2024 00:00:00 GMT"
+    behaviour.version = {"ETag": 'W/"weak"', "Last-Modified": date}
+    behaviour.break_after, behaviour.claimed = 0, len(CONTENT)
+    with pytest.raises(DownloadError, match="broke off"):
+        download(url, tmp_path / "a.hdf5")
+    assert (tmp_path / "a.hdf5.part.version").read_text() == date
+
+
+def test_part_of_an_unknown_version_starts_over(
+    server: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    url, behaviour = server
+    path = begun(tmp_path / "a.hdf5", b"x" * 500_000, version="")
+    assert download(url, path).read_bytes() == CONTENT
+    assert behaviour.asked == [None]
+
+
+def test_another_range_than_the_missing_one_starts_over(
+    server: tuple[str, Behaviour], tmp_path: Path
+) -> None:
+    url, behaviour = server
+    behaviour.off_by = 10
+    path = begun(tmp_path / "a.hdf5", CONTENT[:500_000])
+    assert download(url, path).read_bytes() == CONTENT
+    assert behaviour.asked == ["bytes=500000-", None]
 
 
 def test_complete_part_needs_no_more_bytes(server: tuple[str, Behaviour], tmp_path: Path) -> None:
-    url, _ = server
-    (tmp_path / "a.hdf5.part").write_bytes(CONTENT)
-    assert download(url, tmp_path / "a.hdf5").read_bytes() == CONTENT
+    url, behaviour = server
+    assert download(url, begun(tmp_path / "a.hdf5", CONTENT)).read_bytes() == CONTENT
+    assert behaviour.asked == [f"bytes={len(CONTENT)}-"]
 
 
 def test_server_without_ranges_starts_over(server: tuple[str, Behaviour], tmp_path: Path) -> None:
     url, behaviour = server
     behaviour.ranges = False
-    (tmp_path / "a.hdf5.part").write_bytes(b"x" * 1000)
-    assert download(url, tmp_path / "a.hdf5").read_bytes() == CONTENT
+    path = begun(tmp_path / "a.hdf5", b"x" * 1000)
+    assert download(url, path).read_bytes() == CONTENT
+    assert behaviour.asked == ["bytes=1000-"]
 
 
 def test_part_longer_than_the_file_starts_over(
     server: tuple[str, Behaviour], tmp_path: Path
 ) -> None:
     url, behaviour = server
-    (tmp_path / "a.hdf5.part").write_bytes(CONTENT + b"more")
-    assert download(url, tmp_path / "a.hdf5").read_bytes() == CONTENT
+    path = begun(tmp_path / "a.hdf5", CONTENT + b"more")
+    assert download(url, path).read_bytes() == CONTENT
     assert len(behaviour.asked) == 2
 
 

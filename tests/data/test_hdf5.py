@@ -280,6 +280,23 @@ def test_missing_file_and_unknown_name_are_told_apart(tmp_path: Path) -> None:
         load_dataset("d4rl/hopper-medum-v2")
 
 
+def test_folder_is_said_to_be_one(tmp_path: Path) -> None:
+    for name in ("folder", "folder.hdf5"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(DatasetError, match=f"{name}: this is a folder, not an HDF5 file"):
+            load_dataset(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["local/hopper-medum-v0", "d4rl/hopper-medum-v2"])
+def test_folder_does_not_hide_a_dataset_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir(parents=True)
+    with pytest.raises(DatasetError, match="did you mean 'hopper-medium"):
+        load_dataset(name)
+
+
 def test_dataset_of_another_environment_is_refused(tmp_path: Path) -> None:
     import gymnasium
 

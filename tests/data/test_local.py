@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -17,6 +18,7 @@ from rlalign.data.behaviour import GaussianPolicy, UniformPolicy, load_policy, s
 from rlalign.data.collecting import Share, collect
 from rlalign.data.dataset import load_dataset
 from rlalign.errors import DatasetError, EnvError
+from tests.envs.toy import Counter, Goal
 
 
 def make_policy(obs: int = 11, act: int = 3, seed: int = 0) -> GaussianPolicy:
@@ -151,14 +153,43 @@ def test_shares_follow_one_another() -> None:
 
 
 def test_what_cannot_be_collected_is_refused() -> None:
-    with pytest.raises(EnvError, match="must be a flat Box"):
+    with pytest.raises(EnvError, match="CartPole-v1 has actions Discrete"):
         collect(UniformPolicy(1), "CartPole-v1", 10, seed=0)
-    with pytest.raises(EnvError, match="cannot be made"):
+    with pytest.raises(EnvError, match="did you mean 'Hopper-v5'"):
         collect(UniformPolicy(1), "Hoper-v5", 10, seed=0)
     with pytest.raises(DatasetError, match=r"gives actions of shape \[10, 2\]"):
         collect(UniformPolicy(2), "Hopper-v5", 10, seed=0, progress=False)
     with pytest.raises(DatasetError, match="at least 1 transition"):
         collect(UniformPolicy(3), "Hopper-v5", 0, seed=0)
+
+
+def test_environments_are_made_as_everywhere() -> None:
+    ant = collect(UniformPolicy(8), "ant-medium-v2", 5, seed=0, environments=1, progress=False)
+    assert ant.layout.observation_size == 111
+    assert ant.environment == "ant-medium-v2"
+    pytest.importorskip("gymnasium_robotics")
+    for name, size in (("AntMaze_UMaze-v5", 109), ("antmaze-umaze-v2", 29)):
+        maze = collect(UniformPolicy(8), name, 5, seed=0, environments=1, progress=False)
+        assert maze.layout.observation_size == size
+        assert maze.environment == name
+    goal = collect(UniformPolicy(1), Goal, 5, seed=0, environments=1, progress=False)
+    assert goal.observations[0].tolist() == [1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize("what", ["observation", "reward"])
+def test_what_is_not_finite_is_refused(what: str) -> None:
+    class Broken(Counter):
+        def step(self, action: np.ndarray) -> Any:
+            observation, reward, *rest = super().step(action)
+            if self.steps == 2 and what == "reward":
+                reward = np.inf
+            if self.steps == 2 and what == "observation":
+                observation = observation * np.nan
+            return observation, reward, *rest
+
+    with pytest.raises(EnvError) as caught:
+        collect(UniformPolicy(1), Broken, 5, seed=0, environments=1, progress=False)
+    assert str(caught.value) == f"the environment returned a {what} that is not finite"
 
 
 @pytest.mark.usefixtures("policies")

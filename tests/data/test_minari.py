@@ -138,6 +138,24 @@ def test_dataset_that_cannot_be_downloaded_names_its_place(
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("name", ["mujoco/hopper/medium", "hopper", "mujoco/hopper/medium-v"])
+def test_name_without_a_version_is_told(name: str) -> None:
+    with pytest.raises(DatasetError) as caught:
+        load_dataset(f"minari/{name}")
+    assert str(caught.value) == (
+        f"minari/{name}: a Minari dataset's name needs its version, as in mujoco/hopper/medium-v0"
+    )
+
+
+def test_folder_does_not_hide_a_dataset_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("minari/test/light-v0").mkdir(parents=True)
+    record(gymnasium.make("Pendulum-v1", max_episode_steps=5), "test/light-v0")
+    assert len(load_dataset("minari/test/light-v0")) == 10
+
+
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     original = builtins.__import__
 

@@ -24,10 +24,12 @@ def is_preference_name(name: str) -> bool:
     path = Path(name).expanduser()
     if path.is_file() or path.suffix in (*SUFFIXES, ".hdf5"):
         return path.suffix in SUFFIXES
+    kind, _, rest = name.partition("/")
+    if rest and kind in ("local", "d4rl", "minari"):
+        return False  # also where a folder is called so
     if path.is_dir():
         return any(file.suffix in SUFFIXES for file in path.rglob("*"))
-    kind, _, rest = name.partition("/")
-    return kind == TEXTWORLD or (bool(rest) and kind not in ("local", "d4rl", "minari"))
+    return kind == TEXTWORLD or bool(rest)
 
 
 @dataclass(frozen=True)

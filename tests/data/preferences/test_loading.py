@@ -258,8 +258,12 @@ def test_hub_dataset_without_a_network_is_told(monkeypatch: pytest.MonkeyPatch) 
         load_preferences("owner/name")
 
 
-def test_names_of_pairs_are_told_from_names_of_transitions(tmp_path: Path) -> None:
+def test_names_of_pairs_are_told_from_names_of_transitions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "set" / "train.jsonl", TEXT)
+    monkeypatch.chdir(tmp_path)
+    write(Path("local/hopper-medium-v0/metadata.json"), "{}")  # hides no dataset
     for name in ("textworld", "textworld/validation", "owner/name", str(tmp_path / "set")):
         assert is_preference_name(name)
     for name in ("local/hopper-medium-v0", "d4rl/hopper-medium-v2", "mine.hdf5", "hopper"):
