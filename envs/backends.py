@@ -183,7 +183,8 @@ class VectorBackend:
     def set(self, name: str, value: Any, indices: Sequence[int]) -> None:
         """Set attribute `name` of all environments. Raises EnvError for some of them only."""
         self._require_all(name, indices)
-        self._inner().set_attr(name, value)
+        # gymnasium hands the elements of a list or a tuple out, one to each environment.
+        self._inner().set_attr(name, [value] * self.count)
 
     def call(self, name: str, indices: Sequence[int], *args: Any, **kwargs: Any) -> list[Any]:
         """Call method `name` of all environments. Raises EnvError for some of them only."""

@@ -174,7 +174,8 @@ def build_settings(settings_type: type[S], values: Mapping[str, Any], owner: str
 
     Args:
         settings_type: the dataclass.
-        values: by field name; lists become tuples and integers floats where a field says so.
+        values: by field name; lists become tuples, integers floats and whole floats such as 1e5
+            integers where a field says so.
         owner: the agent's name, for messages.
 
     Raises:
@@ -233,7 +234,8 @@ def _convert(name: str, value: Any, wanted: Any) -> Any:
         if not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value):
             return float(value)
     elif wanted is int:
-        if not isinstance(value, bool) and isinstance(value, Integral):
+        number = not isinstance(value, bool) and isinstance(value, Real)
+        if number and (isinstance(value, Integral) or float(value).is_integer()):
             return int(value)
     elif isinstance(value, wanted):
         return value

@@ -65,6 +65,16 @@ def test_a_file_of_tensors_that_is_not_ours_is_refused(tmp_path: Path) -> None:
         load_state(tmp_path / "other.safetensors")
 
 
+def test_folders_and_files_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = Checkpoints(tmp_path / "checkpoints").save("offline-1", STATE)
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o750
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o640}
+
+
 def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
     with pytest.raises(CheckpointError, match="holds no checkpoint"):

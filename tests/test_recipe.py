@@ -66,6 +66,17 @@ def test_whole_numbers_are_those_of_yaml_1_2(text: str, value: int | str) -> Non
     assert parse_value(f"[{text}]") == [value]
 
 
+def test_update_after_may_be_a_whole_float(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, "a.yaml", SMALL), ["online.update_after=1e1"])
+    assert repr(recipe.online.update_after) == "10"
+
+
+@pytest.mark.parametrize("text", ["2024-01-01", "2024-01-01 10:00:00", "2024-13-01"])
+def test_dates_are_text_as_in_yaml_1_2(text: str) -> None:
+    assert parse_value(text) == text
+    assert parse_value(write_yaml({"name": text})) == {"name": text}
+
+
 @pytest.mark.parametrize("text", ["08", "010", "3e-4", "0o7", "1_000", "0x1F", "null"])
 def test_text_that_looks_like_a_number_stays_text(text: str) -> None:
     assert parse_value(write_yaml({"name": text})) == {"name": text}
@@ -173,6 +184,10 @@ def test_mistake_on_the_command_line_names_the_command_line(tmp_path: Path) -> N
         ("online.replay=both", "replay must be 'union', 'online', 'mixture' or 'annealed', got"),
         ("online.update_after=step", "a whole number of at least 1 or 'episode', got 'step'"),
         ("online.update_after=0", "a whole number of at least 1 or 'episode', got 0"),
+        ("online.update_after=0.0", "a whole number of at least 1 or 'episode', got 0.0"),
+        ("online.update_after=1.5", "a whole number of at least 1 or 'episode', got 1.5"),
+        ("online.update_after=true", "a whole number of at least 1 or 'episode', got True"),
+        ("online.update_after=.inf", "a whole number of at least 1 or 'episode', got inf"),
         ("online.offline_fraction=1.5", "online.offline_fraction must be at most 1, got 1.5"),
         ("logging.wandb=1", "logging.wandb must be true or false, got 1"),
         ("agent=3", "agent must be text, got 3"),

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rlalign.agents import AGENTS
@@ -41,6 +42,11 @@ def test_values_take_the_type_of_their_field() -> None:
     assert isinstance(settings.reward_scale, float)
     assert build(reward_scale="return_range").reward_scale == "return_range"
     assert build(hidden=[]).hidden == ()
+    for value in (1e1, np.float32(10), 10):
+        assert repr(build(batch_size=value).batch_size) == "10"
+    assert repr(build(hidden=[32.0, 16]).hidden) == "(32, 16)"
+    online = build_settings(OnlineSettings, {"buffer_size": 1e6, "update_after": 1e1}, "test")
+    assert repr((online.buffer_size, online.update_after)) == "(1000000, 10)"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,8 @@ def test_values_take_the_type_of_their_field() -> None:
         ({"batchsize": 3}, "agent test has no setting 'batchsize'; did you mean 'batch_size'?"),
         ({"zzz": 3}, "has no setting 'zzz'; it has batch_size, discount"),
         ({"batch_size": 2.5}, "batch_size must be a whole number, got 2.5"),
+        ({"batch_size": float("inf")}, "batch_size must be a whole number, got inf"),
+        ({"batch_size": float("nan")}, "batch_size must be a whole number, got nan"),
         ({"batch_size": True}, "batch_size must be a whole number, got True"),
         ({"batch_size": "256"}, "batch_size must be a whole number, got '256'"),
         ({"discount": "0.99"}, "discount must be a finite number, got '0.99'"),

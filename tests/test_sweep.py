@@ -90,6 +90,12 @@ def test_unknown_setting_stops_the_sweep_before_anything_runs(recipe: str, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
+def test_date_is_refused_in_a_sentence(recipe: str, tmp_path: Path) -> None:
+    jobs = plan(recipe, ["settings.discount=2024-01-01"], seeds=1, folder=tmp_path / "runs")
+    with pytest.raises(RecipeError, match="must be a finite number, got '2024-01-01'"):
+        run_sweep(jobs, Recorder(), tell=lambda line: None)
+
+
 def test_finished_runs_are_skipped_and_interrupted_ones_resumed(
     recipe: str, tmp_path: Path
 ) -> None:

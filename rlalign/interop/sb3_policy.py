@@ -85,8 +85,9 @@ class SB3Policy:
 def load_sb3_policy(path: str | Path, env_id: str | None = None) -> SB3Policy:
     """The policy in a zip file that stable-baselines3's SAC, TD3, DDPG, PPO or A2C saved.
 
-    With `env_id` its spaces are taken from that environment and compared with the file's sizes;
-    without, the bounds of the actions are read from the file.
+    The bounds of its actions are those in the file: in an environment of others it would act
+    rescaled. Where they cannot be read they are those of the environment `env_id`, whose
+    observations and number of actions are compared with the file's.
 
     Raises CheckpointError for a file that is missing, damaged or of an unsupported policy.
     """
@@ -95,15 +96,25 @@ def load_sb3_policy(path: str | Path, env_id: str | None = None) -> SB3Policy:
         path = path.with_name(path.name + ".zip")  # as stable-baselines3's own load does
     tensors, data = _read(path)
     actor = read_actor(tensors, data, str(path))
-    spaces = _spaces_of_file(data, actor, path) if env_id is None else _spaces_of(env_id)
+    actions = _action_space_of_file(data, actor)
+    if env_id is None:
+        if actions is None:
+            raise CheckpointError(
+                f"{path}: cannot read the bounds of its {actor.action_size} actions; "
+                "name its environment (env_id)"
+            )
+        observations = Box(-np.inf, np.inf, (actor.observation_size,), np.float32)
+        return SB3Policy(actor, action_space=actions, observation_space=observations)
+    spaces = _spaces_of(env_id)
     found = (actor.observation_size, actor.action_size)
     wanted = (int(np.prod(spaces[0].shape)), int(np.prod(spaces[1].shape)))
     if found != wanted:
         raise CheckpointError(
             f"{path}: the policy has {found[0]} observations and {found[1]} actions, "
-            f"{env_id or 'its action space'} has {wanted[0]} and {wanted[1]}"
+            f"{env_id} has {wanted[0]} and {wanted[1]}"
         )
-    return SB3Policy(actor, action_space=spaces[1], observation_space=spaces[0])
+    actions = spaces[1] if actions is None else actions
+    return SB3Policy(actor, action_space=actions, observation_space=spaces[0])
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -144,15 +155,12 @@ def _spaces_of(env_id: str) -> tuple[Box, Box]:
     return spaces[0], spaces[1]
 
 
-def _spaces_of_file(data: dict[str, Any], actor: Actor, path: Path) -> tuple[Box, Box]:
+def _action_space_of_file(data: dict[str, Any], actor: Actor) -> Box | None:
+    """None where the bounds cannot be read, which are all that the file says in plain text."""
     bounds = [_numbers(data.get("action_space"), key) for key in ("low", "high")]
     if any(len(bound) != actor.action_size for bound in bounds):
-        raise CheckpointError(
-            f"{path}: cannot read the bounds of its {actor.action_size} actions; "
-            "name its environment (env_id)"
-        )
-    observations = Box(-np.inf, np.inf, (actor.observation_size,), np.float32)
-    return observations, Box(bounds[0], bounds[1], dtype=np.float32)
+        return None
+    return Box(bounds[0], bounds[1], dtype=np.float32)
 
 
 def _numbers(space: Any, key: str) -> np.ndarray:

@@ -33,9 +33,10 @@ def _number(value: Any) -> Any:
 def _steps_or_episode(value: Any) -> Any:
     if value == "episode":
         return value
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(whole, bool) or not isinstance(whole, int) or whole < 1:
         raise ValueError("expected a whole number of at least 1 or 'episode'")
-    return value
+    return whole
 
 
 Count = Annotated[int, BeforeValidator(_whole_number), Field(ge=0)]

@@ -13,7 +13,7 @@ from rlalign.errors import RecipeError
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2's numbers and without silent duplicates."""
+    """PyYAML's safe loader with YAML 1.2's numbers, no dates, and no silent duplicates."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -37,15 +37,16 @@ def _integer(_: _Loader, node: yaml.ScalarNode) -> int:
 
 
 # PyYAML follows YAML 1.1, where 010 is eight, 1:1 is sixty-one, and a float needs a dot and a
-# signed exponent: 3e-4 would be text.
+# signed exponent: 3e-4 would be text. It has dates too, which no recipe holds and JSON cannot.
 _INTEGER, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_DATE = "tag:yaml.org,2002:timestamp"
 _NUMBERS = {
     _INTEGER: re.compile(r"^[-+]?(0o[0-7_]+|0x[0-9a-fA-F_]+|\d[\d_]*)$"),
     _FLOAT: re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
 }
 for _kind in (_Loader, _Dumper):
     _kind.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != _INTEGER]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INTEGER, _DATE)]
         for first, resolvers in _kind.yaml_implicit_resolvers.items()
     }
     for _tag, _pattern in _NUMBERS.items():

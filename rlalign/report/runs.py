@@ -73,12 +73,11 @@ def collect_runs(paths: Sequence[Path], *, unfinished: bool = False) -> Collecti
     """Read all runs at or below `paths`.
 
     Runs that are damaged, have no evaluation, repeat a seed, or (unless `unfinished`) did not
-    end are named in the notes, as are runs of one recipe on different data. Raises
-    `CheckpointError` when no run is left.
+    end are named in the notes, as are runs of one recipe on different data. Of those that repeat
+    a seed, the one that came furthest is kept. Raises `CheckpointError` when no run is left.
     """
     runs: list[Run] = []
     notes: list[str] = []
-    seen: dict[tuple[str, int], Path] = {}
     for directory in find_runs(paths):
         try:
             run = read_run(directory)
@@ -92,14 +91,9 @@ def collect_runs(paths: Sequence[Path], *, unfinished: bool = False) -> Collecti
             notes.append(f"left out, {run.status}: {directory}{_progress(run)}")
         elif not len(run.offline) and not len(run.online):
             notes.append(f"left out, holds no evaluation: {directory}")
-        elif (run.group, run.seed) in seen:
-            twin = seen[run.group, run.seed]
-            notes.append(f"left out, the same recipe and seed as {twin}: {directory}")
         else:
-            seen[run.group, run.seed] = directory
             runs.append(run)
-            if run.status != "finished":
-                notes.append(f"{run.status}, reported as far as it got: {directory}")
+    runs = _one_for_each_seed(runs, notes)
     if not runs:
         where = ", ".join(str(path) for path in paths)
         why = f" ({'; '.join(notes)})" if notes else ""
@@ -198,6 +192,33 @@ def _progress(run: Run) -> str:
     if len(run.online):
         return f" (online step {run.online.steps[-1]})"
     return f" (update {run.offline.steps[-1]})" if len(run.offline) else ""
+
+
+def _one_for_each_seed(runs: Sequence[Run], notes: list[str]) -> list[Run]:
+    """Of runs with the same recipe and seed the one that came furthest, else the first."""
+    best: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        twin = best.setdefault((run.group, run.seed), run)
+        if _came_to(run) > _came_to(twin):
+            best[run.group, run.seed] = run
+    kept = []
+    for run in runs:
+        twin = best[run.group, run.seed]
+        if run is not twin:
+            notes.append(f"left out, the same recipe and seed as {twin.path}: {run.path}")
+            continue
+        kept.append(run)
+        if run.status != "finished":
+            notes.append(f"{run.status}, reported as far as it got: {run.path}")
+    return kept
+
+
+def _came_to(run: Run) -> tuple[bool, int, int]:
+    """Larger for a run that came further: to its end, or to a later evaluation."""
+    online, offline = (
+        int(curve.steps[-1]) if len(curve) else -1 for curve in (run.online, run.offline)
+    )
+    return run.status == "finished", online, offline
 
 
 def _one_scale(runs: list[Run], notes: list[str]) -> list[Run]:

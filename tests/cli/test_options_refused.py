@@ -61,6 +61,14 @@ def test_collecting_a_local_dataset_from_a_checkpoint(refused: Any) -> None:
     assert sentence == "local/hopper-medium-v0: --checkpoint is for runs; leave it out"
 
 
+def test_a_folder_hides_no_local_dataset_and_may_be_a_run(refused: Any, tmp_path: Path) -> None:
+    for name in ("hopper-medium-v0", "mine"):
+        (tmp_path / "local" / name).mkdir(parents=True)
+    sentence = refused("collect", "local/hopper-medium-v0", "-c", "foo", "-o", "new.hdf5")
+    assert sentence == "local/hopper-medium-v0: --checkpoint is for runs; leave it out"
+    assert "--out FILE.hdf5" in refused("collect", "local/mine")
+
+
 @pytest.mark.parametrize("command", [["evaluate"], ["collect", "-o", "new.hdf5"]])
 def test_a_file_has_no_checkpoints(refused: Any, tmp_path: Path, command: list[str]) -> None:
     AGENTS["sac"]("Pendulum-v1", **SMALL).save(tmp_path / "agent")

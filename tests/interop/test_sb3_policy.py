@@ -7,15 +7,19 @@ import json
 import pickle
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import stable_baselines3
 import torch
+from gymnasium.envs.classic_control import PendulumEnv
 from stable_baselines3.common.evaluation import evaluate_policy
 
+from rlalign.cli.policies import check_spaces
 from rlalign.envs import make_environment
 from rlalign.errors import CheckpointError, EnvError
 from rlalign.interop.sb3_policy import load_sb3_policy
@@ -27,6 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "PPO": {"n_steps": 64, "batch_size": 32, "n_epochs": 2},
     "A2C": {},
 }
+ONE = np.float32(1)
 READ_AS = {"DDPG": "TD3", "A2C": "PPO"}
 
 
@@ -235,6 +240,30 @@ def test_a_policy_of_another_environment_is_refused(trained: dict[str, tuple[Any
         load_sb3_policy(trained["SAC"][1], "Hopper-v5")
     with pytest.raises(EnvError):
         load_sb3_policy(trained["SAC"][1], "Hoper-v5")
+
+
+def test_bounds_of_the_actions_are_the_files_where_they_can_be_read(
+    trained: dict[str, tuple[Any, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = trained["SAC"][1]
+    spec = gymnasium.spec("Pendulum-v1")
+    monkeypatch.setitem(
+        gymnasium.registry, "Weak-v0", replace(spec, id="Weak-v0", entry_point=weak)
+    )
+    policy = load_sb3_policy(path, "Weak-v0")
+    assert policy.action_space.high == 2
+    with pytest.raises(EnvError, match=r"from \[-1\] to \[1\], but .* with \[-2\] to \[2\]"):
+        check_spaces(policy, make_environment("Weak-v0"), "Weak-v0")
+    with zipfile.ZipFile(path) as archive:
+        data = json.loads(archive.read("data"))
+    del data["action_space"]["low"]
+    silent = rewritten(path, tmp_path / "silent.zip", data=json.dumps(data).encode())
+    assert load_sb3_policy(silent, "Weak-v0").action_space.high == 1
+
+
+def weak(**options: Any) -> gymnasium.Env[Any, Any]:
+    """Pendulum with half the torque."""
+    return gymnasium.wrappers.RescaleAction(PendulumEnv(**options), -ONE, ONE)
 
 
 def test_policies_of_discrete_actions_are_refused(tmp_path: Path):

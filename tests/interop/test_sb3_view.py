@@ -121,6 +121,17 @@ def test_environments_in_processes_have_a_view_too():
         env.close()
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_list_is_set_whole_in_each_environment(asynchronous: bool):
+    env = SB3VecEnv(Environments(partial(Counter, 3), 2, seed=0, asynchronous=asynchronous))
+    try:
+        for value in ([4, 5], (6, 7, 8)):
+            env.set_attr("length", value)
+            assert env.get_attr("length") == [value, value]
+    finally:
+        env.close()
+
+
 def test_images_are_drawn_where_asked_for():
     pytest.importorskip("pygame", reason="pygame is not installed")
     options = {"render_mode": "rgb_array"}

@@ -173,6 +173,34 @@ def test_unfinished_runs_are_reported_on_demand(make_run: Any, tmp_path: Path) -
     assert "as far as it got" in results(written)["notes"][0]
 
 
+@pytest.mark.parametrize(
+    ("short", "far"),
+    [
+        (
+            {"offline": {50: 1.0}, "status": "interrupted"},
+            {"offline": {100: 2.0}, "status": "finished"},
+        ),
+        (
+            {"offline": {50: 1.0}, "status": "interrupted"},
+            {"offline": {80: 2.0}, "status": "running"},
+        ),
+        (
+            {"offline": {80: 1.0}, "status": "interrupted"},
+            {"offline": {50: 2.0}, "online": {5: 3.0}, "status": "failed"},
+        ),
+    ],
+)
+def test_of_two_runs_of_a_seed_the_one_that_came_furthest_is_reported(
+    make_run: Any, short: dict[str, Any], far: dict[str, Any]
+) -> None:
+    left_out, kept = make_run("x-seed0", **short), make_run("x-seed0-2", **far)
+    for paths in ([left_out, kept], [kept, left_out]):
+        collection = collect_runs(paths, unfinished=True)
+        assert [run.path for run in collection.runs] == [kept]
+        (note,) = (told for told in collection.notes if told.endswith(f": {left_out}"))
+        assert note == f"left out, the same recipe and seed as {kept}: {left_out}"
+
+
 def test_no_run_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="no finished run"):
