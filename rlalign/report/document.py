@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rlalign.report import curves
 from rlalign.report.groups import Group, by_task
 from rlalign.report.online import measures
-from rlalign.report.published import note, published
+from rlalign.report.published import note
 from rlalign.report.runs import Collection, Run
 from rlalign.report.tables import (
     Table,
@@ -66,11 +66,11 @@ def make_document(title: str, collection: Collection, groups: Sequence[Group]) -
         )
     elif scales == {False}:
         what = "undiscounted returns"
-    notes = [note()] if any(published(group) for group in groups) else []
+    sentences = [EXPLANATION.format(what=what), note(groups)]
     overall = (overview_table(tasks), aggregate_table(tasks))
     return Document(
         title=title,
-        explanation=" ".join([EXPLANATION.format(what=what), *notes]),
+        explanation=" ".join(sentence for sentence in sentences if sentence),
         notes=collection.notes,
         tables=tuple(table for table in overall if table is not None),
         sections=tuple(
