@@ -168,7 +168,7 @@ def test_best_model_is_the_one_that_was_evaluated(tmp_path: Path):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_checkpoint_callback_writes_agents_that_load(tmp_path: Path, name: str):
-    kind = AGENTS[name]
+    kind: Any = AGENTS[name]
     # Cal-QL learns from whole episodes, so they end with a checkpoint.
     agent = small(kind, partial(gymnasium.make, "Pendulum-v1", max_episode_steps=15))
     agent.prepare(random_dataset(3, 1, 50, low=-1.9, high=1.9))

@@ -36,7 +36,7 @@ def minimise(loss: Callable[[], Tensor], parameters: list[Tensor]) -> None:
         value.backward()
         return value
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
 
 
 # DPO.
