@@ -61,13 +61,9 @@ def test_many_short_calls_are_as_one_long_one(name: str, online: dict[str, Any])
         assert torch.equal(weights(short)[key], value), key
 
 
-@pytest.mark.parametrize("offline", [0, 2])
-def test_counting_anew_begins_with_an_episode_warm_up_and_random_steps(
-    offline: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    agent = make()
-    agent.fit(tagged_dataset(), offline)
-    asked: list[int] = []  # steps at which the policy acts
+def asked_of(agent: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps at which the policy acts from now on; at others actions are random."""
+    asked: list[int] = []
     act = agent.act
 
     def noted(*arguments: Any, **options: Any) -> Any:
@@ -75,6 +71,16 @@ def test_counting_anew_begins_with_an_episode_warm_up_and_random_steps(
         return act(*arguments, **options)
 
     monkeypatch.setattr(agent, "act", noted)
+    return asked
+
+
+@pytest.mark.parametrize("offline", [0, 2])
+def test_counting_anew_begins_with_an_episode_warm_up_and_random_steps(
+    offline: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = make()
+    agent.fit(tagged_dataset(), offline)
+    asked = asked_of(agent, monkeypatch)
     first = 0 if offline else 6  # no random steps after an offline phase
     agent.learn(8, random_steps=6, warmup_steps=6)
     assert agent.learner.step_count == offline + 2
@@ -94,14 +100,7 @@ def test_an_offline_phase_in_between_ends_the_random_steps(
     online = {"random_steps": 100, "warmup_steps": 1000}
     agent.learn(3, **online)
     agent.fit(tagged_dataset(), 2)
-    asked: list[int] = []
-    act = agent.act
-
-    def noted(*arguments: Any, **options: Any) -> Any:
-        asked.append(agent.num_timesteps)
-        return act(*arguments, **options)
-
-    monkeypatch.setattr(agent, "act", noted)
+    asked = asked_of(agent, monkeypatch)
     agent.learn(4, **online)
     assert asked == [3, 4, 5, 6]
 

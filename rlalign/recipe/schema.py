@@ -33,10 +33,14 @@ def _number(value: Any) -> Any:
 def _steps_or_episode(value: Any) -> Any:
     if value == "episode":
         return value
-    whole = int(value) if isinstance(value, float) and value.is_integer() else value
-    if isinstance(whole, bool) or not isinstance(whole, int) or whole < 1:
-        raise ValueError("expected a whole number of at least 1 or 'episode'")
-    return whole
+    wrong = "expected a whole number of at least 1 or 'episode'"
+    try:
+        steps = _whole_number(value)
+    except ValueError as error:
+        raise ValueError(wrong) from error
+    if steps < 1:
+        raise ValueError(wrong)
+    return steps
 
 
 Count = Annotated[int, BeforeValidator(_whole_number), Field(ge=0)]

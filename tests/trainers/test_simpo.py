@@ -112,16 +112,11 @@ def test_initial_loss_is_that_of_the_averages(tmp_path: Path) -> None:
     data, tokenizer, model = tiny.pairs(4), tiny.tokenizer(), tiny.model()
     margins = []
     for row in data.to_list():
-        prompt = tokenizer(row["prompt"])["input_ids"]
-        averages = []
-        for side in ("chosen", "rejected"):
-            answer = tokenizer(row[side] + "<eos>")["input_ids"]
-            ids = torch.tensor([prompt + answer])
-            with torch.no_grad():
-                logps = model(input_ids=ids).logits[:, :-1].log_softmax(-1)
-            tokens = logps.gather(-1, ids[:, 1:, None])[0, len(prompt) - 1 :]
-            averages.append(tokens.mean())
-        margins.append(averages[0] - averages[1])
+        chosen, rejected = (
+            tiny.token_logps(model, tokenizer, row["prompt"], row[side]).mean()
+            for side in ("chosen", "rejected")
+        )
+        margins.append(chosen - rejected)
     difference = torch.stack(margins)
     expected = torch.nn.functional.softplus(-(2.0 * difference - 1.0)).mean().item()
 

@@ -103,26 +103,12 @@ def test_minimiser_is_the_closed_form_whoever_wrote_the_pairs(
 ) -> None:
     writer = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     reviser = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS(
-        [writer, reviser],
-        max_iter=2000,
-        tolerance_grad=1e-13,
-        tolerance_change=0,
-        line_search_fn="strong_wolfe",
-    )
 
     def loss() -> Tensor:
         generative, improvement = bandit_losses(writer, reviser, behaviour, beta)
         return (1 - alpha) * generative + alpha * improvement
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    for _ in range(5):
-        optimiser.step(closure)
+    tiny.minimise(loss, [writer, reviser])
     best, revised = closed_form(beta)
     assert (writer.softmax(0) - best).abs().max() < 1e-5
     assert (reviser.softmax(1) - revised).abs().max() < 1e-5
@@ -198,12 +184,7 @@ def by_hand(trainer: SRPOTrainer, model: Any, row: dict[str, Any]) -> dict[str, 
     found = {}
     for name, view in views.items():
         answer = row["chosen"] if name.startswith("chosen") else row["rejected"]
-        prompt = tokenizer(view)["input_ids"]
-        ids = torch.tensor([prompt + tokenizer(answer + "<eos>")["input_ids"]])
-        with torch.no_grad():
-            logps = model(input_ids=ids).logits[:, :-1].log_softmax(-1)
-        tokens = logps.gather(-1, ids[:, 1:, None]).squeeze(-1)
-        found[name] = float(tokens[:, len(prompt) - 1 :].sum())
+        found[name] = float(tiny.token_logps(model, tokenizer, view, answer).sum())
     return found
 
 

@@ -6,37 +6,18 @@ the loss is the optimum itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
 from rlalign.trainers.losses import dpo_loss, reverse_kl_surrogate
+from tests.trainers import tiny
 
 FIRST, SECOND = (index.flatten() for index in torch.meshgrid(*[torch.arange(3)] * 2, indexing="ij"))
 
 
 def numbers(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-def minimise(loss: Callable[[], Tensor], parameters: list[Tensor]) -> None:
-    optimizer = torch.optim.LBFGS(
-        parameters,
-        max_iter=2000,
-        tolerance_grad=1e-13,
-        tolerance_change=0.0,
-        line_search_fn="strong_wolfe",
-    )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    optimizer.step(closure)
 
 
 # DPO.
@@ -53,7 +34,7 @@ def test_dpo_finds_the_tilted_reference_of_a_bradley_terry_model() -> None:
         pairs = dpo_loss(chosen_ratio=ratio[FIRST], rejected_ratio=ratio[SECOND], beta=beta)
         return (chance * pairs).mean()
 
-    minimise(loss, [logits])
+    tiny.minimise(loss, [logits])
     tilted = (reference + rewards / beta).softmax(0)
     assert (logits.softmax(0) - tilted).abs().max() < 1e-6
     assert (tilted - reference.exp()).abs().max() > 0.2

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -136,3 +138,32 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
 def losses(trainer: Any) -> list[float]:
     """The logged losses, step by step."""
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+def token_logps(model: Any, tokenizer: Any, prompt: str, completion: str) -> Tensor:
+    """Log-probabilities of a completion's tokens and its end's, without padding or trainer."""
+    before = tokenizer(prompt)["input_ids"]
+    ids = torch.tensor([before + tokenizer(completion + "<eos>")["input_ids"]])
+    with torch.no_grad():
+        logps = model(input_ids=ids).logits[:, :-1].log_softmax(-1)
+    return logps.gather(-1, ids[:, 1:, None])[0, len(before) - 1 :, 0]
+
+
+def minimise(loss: Callable[[], Tensor], parameters: list[Tensor]) -> None:
+    """Bring a loss without chance to its minimum, to about the precision of its type."""
+    optimizer = torch.optim.LBFGS(
+        parameters,
+        max_iter=2000,
+        tolerance_grad=1e-13,
+        tolerance_change=0.0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    for _ in range(5):  # a search that ends early goes on from where it is
+        optimizer.step(closure)
