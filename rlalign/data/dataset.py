@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rlalign.data.names import dataset_name
 from rlalign.data.returns import returns_to_go
 from rlalign.errors import DatasetError
 from rlalign.layout import Layout
@@ -329,24 +330,23 @@ def load_dataset(
         MissingPackageError: if a Minari dataset is asked for without the extra.
         SettingsError: if `horizon` is not a whole number of at least 1.
     """
-    kind, _, rest = str(name).partition("/")
     path = Path(name).expanduser()
     folder = None if cache is None else Path(cache).expanduser()
-    # A folder of that name is no dataset and must not hide one.
-    if kind in ("local", "d4rl", "minari") and rest and not path.is_file():
+    named = dataset_name(name)
+    if named is not None:
         if horizon is not None:
             raise DatasetError(f"{name}: a horizon is for a file without timeouts; leave it out")
-        if kind == "local":
+        if named.kind == "local":
             from rlalign.data.local import load_local
 
-            return load_local(rest, cache=folder)
-        if kind == "d4rl":
+            return load_local(named.rest, cache=folder)
+        if named.kind == "d4rl":
             from rlalign.data.download import load_d4rl
 
-            return load_d4rl(rest, cache=folder)
+            return load_d4rl(named.rest, cache=folder)
         from rlalign.data.minari import load_minari
 
-        return load_minari(rest)
+        return load_minari(named.rest)
     from rlalign.data.hdf5 import read_hdf5
 
     if not path.exists() and not path.suffix:

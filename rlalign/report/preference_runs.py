@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from rlalign.errors import CheckpointError
 from rlalign.recipe import TrainerRecipe
+from rlalign.report.repeats import NOT_PART_OF_A_GROUP
 from rlalign.report.statistics import Estimate, estimate
 from rlalign.rundir import RunDirectory, read_rows
 
 SAMPLES = "samples.jsonl"
-_NOT_PART_OF_A_GROUP = ("seed", "device", "logging", "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class PreferenceRun:
     def group(self) -> str:
         """Equal for runs that differ in nothing but their seed."""
         return json.dumps(self.configuration, sort_keys=True)
+
+    @property
+    def came_to(self) -> tuple[int]:
+        """The last evaluation's step while training; -1 where there is none."""
+        return (max((int(row["step"]) for row in self.validation), default=-1),)
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ def read_preference_run(directory: Path) -> PreferenceRun:
     recipe = opened.any_recipe
     if not isinstance(recipe, TrainerRecipe):
         raise CheckpointError(f"{directory}: a run of an agent, not of a trainer")
-    document = {k: v for k, v in recipe.to_dict().items() if k not in _NOT_PART_OF_A_GROUP}
+    document = {k: v for k, v in recipe.to_dict().items() if k not in NOT_PART_OF_A_GROUP}
     fingerprint = (opened.info.get("dataset") or {}).get("fingerprint")
     if fingerprint:  # a file may have been replaced; streams have none
         document["fingerprint"] = str(fingerprint)[:8]

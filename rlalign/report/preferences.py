@@ -17,6 +17,7 @@ from rlalign.report.preference_runs import (
     preference_groups,
     read_preference_run,
 )
+from rlalign.report.repeats import one_for_each_seed
 from rlalign.report.statistics import Estimate, band
 from rlalign.report.tables import Table
 
@@ -102,21 +103,20 @@ def _collect(
 ) -> tuple[list[PreferenceRun], list[str]]:
     runs: list[PreferenceRun] = []
     notes: list[str] = []
-    seen: dict[tuple[str, int], Path] = {}
     for directory in directories:
         try:
             run = read_preference_run(directory)
         except RlalignError as error:
             notes.append(f"left out, damaged: {error}")
             continue
-        key = (run.group, run.seed)
+        except OSError as error:
+            notes.append(f"left out, cannot be read: {directory}: {error.strerror}")
+            continue
         if run.status != "finished" and not unfinished:
             notes.append(f"left out, {run.status}: {directory}")
-        elif key in seen:
-            notes.append(f"left out, the same recipe and seed as {seen[key]}: {directory}")
         else:
-            seen[key] = directory
             runs.append(run)
+    runs = one_for_each_seed(runs, notes)
     if not runs:
         why = f" ({'; '.join(notes)})" if notes else ""
         raise CheckpointError(f"no finished run to report{why}")

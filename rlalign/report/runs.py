@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlalign.errors import CheckpointError, RlalignError
+from rlalign.report.repeats import NOT_PART_OF_A_GROUP, one_for_each_seed
 from rlalign.rundir import LOG_SUFFIX, RunDirectory
-
-# Keys that change what a run costs or where it is written, not what it measures.
-_NOT_PART_OF_A_GROUP = ("seed", "device", "logging", "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,11 @@ class Curve:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last score; -1 where there is none."""
+        return int(self.steps[-1]) if len(self.steps) else -1
 
     @property
     def final(self) -> float:
@@ -59,6 +62,11 @@ class Run:
     def group(self) -> str:
         """Equal for runs that differ in nothing but their seed."""
         return json.dumps(self.configuration, sort_keys=True)
+
+    @property
+    def came_to(self) -> tuple[int, int]:
+        """The last evaluation's step online and offline, -1 where there is none."""
+        return self.online.last_step, self.offline.last_step
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def collect_runs(paths: Sequence[Path], *, unfinished: bool = False) -> Collecti
             notes.append(f"left out, holds no evaluation: {directory}")
         else:
             runs.append(run)
-    runs = _one_for_each_seed(runs, notes)
+    runs = one_for_each_seed(runs, notes)
     if not runs:
         where = ", ".join(str(path) for path in paths)
         why = f" ({'; '.join(notes)})" if notes else ""
@@ -161,7 +169,7 @@ def read_run(directory: Path) -> Run:
 
 
 def _configuration(recipe: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
-    told = {k: v for k, v in recipe.items() if k not in _NOT_PART_OF_A_GROUP}
+    told = {k: v for k, v in recipe.items() if k not in NOT_PART_OF_A_GROUP}
     # A file may have been replaced, or a relative name mean another one elsewhere.
     fingerprint = dataset.get("fingerprint")
     return {**told, "data": str(fingerprint)[:8]} if fingerprint else told
@@ -192,33 +200,6 @@ def _progress(run: Run) -> str:
     if len(run.online):
         return f" (online step {run.online.steps[-1]})"
     return f" (update {run.offline.steps[-1]})" if len(run.offline) else ""
-
-
-def _one_for_each_seed(runs: Sequence[Run], notes: list[str]) -> list[Run]:
-    """Of runs with the same recipe and seed the one that came furthest, else the first."""
-    best: dict[tuple[str, int], Run] = {}
-    for run in runs:
-        twin = best.setdefault((run.group, run.seed), run)
-        if _came_to(run) > _came_to(twin):
-            best[run.group, run.seed] = run
-    kept = []
-    for run in runs:
-        twin = best[run.group, run.seed]
-        if run is not twin:
-            notes.append(f"left out, the same recipe and seed as {twin.path}: {run.path}")
-            continue
-        kept.append(run)
-        if run.status != "finished":
-            notes.append(f"{run.status}, reported as far as it got: {run.path}")
-    return kept
-
-
-def _came_to(run: Run) -> tuple[bool, int, int]:
-    """Larger for a run that came further: to its end, or to a later evaluation."""
-    online, offline = (
-        int(curve.steps[-1]) if len(curve) else -1 for curve in (run.online, run.offline)
-    )
-    return run.status == "finished", online, offline
 
 
 def _one_scale(runs: list[Run], notes: list[str]) -> list[Run]:

@@ -11,19 +11,22 @@ import pytest
 from rlalign import cli
 from rlalign.recipe import load_any_recipe
 from rlalign.report.preference_runs import preference_groups, read_preference_run
-from rlalign.rundir import RunDirectory
+from rlalign.report.preferences import make_preference_report
+from rlalign.rundir import RunDirectory, Status
 
 pytest.importorskip("matplotlib")
 
 
-def make_run(path: Path, dataset: str, validation: dict[int, float]) -> Path:
-    """A finished run of DPO with these accuracies while training."""
+def make_run(
+    path: Path, dataset: str, validation: dict[int, float], status: Status = "finished"
+) -> Path:
+    """A run of DPO with these accuracies while training."""
     recipe = load_any_recipe("dpo/tiny", [f"dataset={dataset}"])
     run = RunDirectory.create(path, recipe)
     for step, accuracy in validation.items():
         run.log_evaluation({"phase": "validation", "step": step, "loss": 0.5, "accuracy": accuracy})
     run.log_evaluation({"phase": "final", "dataset": "validation", "step": 9, "accuracy": 0.5})
-    run.finish("finished")
+    run.finish(status)
     return path
 
 
@@ -60,3 +63,25 @@ def test_accuracy_of_zero_is_a_point_of_the_curve(tmp_path: Path) -> None:
     steps, values = group.curve("accuracy")
     assert np.array_equal(steps, [1, 2])
     assert np.array_equal(values, [[0.0, 0.25]])
+
+
+@pytest.mark.parametrize(
+    ("short", "far"),
+    [
+        (({4: 0.5}, "interrupted"), ({2: 0.5}, "finished")),
+        (({2: 0.5}, "interrupted"), ({4: 0.5}, "failed")),
+        (({}, "interrupted"), ({2: 0.5}, "interrupted")),
+    ],
+)
+def test_of_two_runs_of_a_seed_the_one_that_came_furthest_is_reported(
+    tmp_path: Path, short: tuple[dict[int, float], Status], far: tuple[dict[int, float], Status]
+) -> None:
+    left_out, kept = tmp_path / "a", tmp_path / "b"
+    make_run(left_out, "pairs.jsonl", *short)
+    make_run(kept, "pairs.jsonl", *far)
+    for paths in ([left_out, kept], [kept, left_out]):
+        report = make_preference_report(paths, title="x", unfinished=True)
+        (group,) = report.results["groups"]
+        assert [run["path"] for run in group["runs"]] == [str(kept)]
+        (note,) = (told for told in report.results["notes"] if told.endswith(f": {left_out}"))
+        assert note == f"left out, the same recipe and seed as {kept}: {left_out}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rlalign.data.names import dataset_name
 from rlalign.data.preferences.files import SUFFIXES, data_file, read_rows
 from rlalign.data.preferences.formats import Format, recognise, standard_row
 from rlalign.data.preferences.tables import as_stream, as_table
@@ -24,11 +25,11 @@ def is_preference_name(name: str) -> bool:
     path = Path(name).expanduser()
     if path.is_file() or path.suffix in (*SUFFIXES, ".hdf5"):
         return path.suffix in SUFFIXES
-    kind, _, rest = name.partition("/")
-    if rest and kind in ("local", "d4rl", "minari"):
+    if dataset_name(name) is not None:
         return False  # also where a folder is called so
     if path.is_dir():
         return any(file.suffix in SUFFIXES for file in path.rglob("*"))
+    kind, _, rest = name.partition("/")
     return kind == TEXTWORLD or bool(rest)
 
 

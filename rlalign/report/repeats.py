@@ -1,0 +1,63 @@
+"""Which runs are seeds of one recipe, and which of them repeat a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+# Keys of a recipe that change what a run costs or where it is written, not what it measures.
+NOT_PART_OF_A_GROUP = ("seed", "device", "logging", "checkpoint")
+
+
+class Repeatable(Protocol):
+    """What a run of an agent and one of a trainer have in common."""
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+
+    @property
+    def status(self) -> str:
+        """As run.json has it."""
+
+    @property
+    def group(self) -> str:
+        """Equal for runs that differ in nothing but their seed."""
+
+    @property
+    def came_to(self) -> tuple[int, ...]:
+        """The last evaluation's step in each phase, the later phase first; -1 for none."""
+
+
+AnyRun = TypeVar("AnyRun", bound=Repeatable)
+
+
+def one_for_each_seed(runs: Sequence[AnyRun], notes: list[str]) -> list[AnyRun]:
+    """Of runs with the same recipe and seed the one that came furthest, else the first.
+
+    The others, and those kept that did not end, are named in `notes`.
+    """
+    best: dict[tuple[str, int], AnyRun] = {}
+    for run in runs:
+        twin = best.setdefault((run.group, run.seed), run)
+        if _reached(run) > _reached(twin):
+            best[run.group, run.seed] = run
+    kept = []
+    for run in runs:
+        twin = best[run.group, run.seed]
+        if run is not twin:
+            notes.append(f"left out, the same recipe and seed as {twin.path}: {run.path}")
+            continue
+        kept.append(run)
+        if run.status != "finished":
+            notes.append(f"{run.status}, reported as far as it got: {run.path}")
+    return kept
+
+
+def _reached(run: Repeatable) -> tuple[bool, tuple[int, ...]]:
+    return run.status == "finished", run.came_to
