@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +24,12 @@ _UNITS: dict[Phase, str] = {"offline": "updates", "online": "environment steps"}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 DARK_COLOURS = ("#56B4E9", "#FF8C42", "#2FC99A", "#E79CC4", "#F5C242", "#8AB6FF", "#B0B0B0")
 DPI = 150
+PANEL_HEIGHT = 3.4  # inches
+# Of legends with 9-point labels: what fits into an inch, a handle's width in inches, and the most
+# characters of a line.
+CHARACTERS_PER_INCH = 14
+HANDLE = 0.65
+LABEL = 36
 LINES = ("-", "--", "-.", ":")
 _THEMES: dict[Theme, dict[str, str]] = {
     "light": {"text": "#1c2430", "face": "#ffffff", "grid": "#d9dee5"},
@@ -75,34 +82,61 @@ def draw(groups: Sequence[Group], labels: Sequence[str], theme: Theme = "light")
 
     `labels` are those of the whole report: an agent has the same colour in each of its pictures.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    return as_png(figure_of(groups, labels, theme))
+
+
+def figure_of(groups: Sequence[Group], labels: Sequence[str], theme: Theme) -> Any:
+    """The matplotlib figure that `draw` turns into a picture."""
     from matplotlib.figure import Figure
 
     timeline = Timeline.of(groups)
     width = 4.6 * max(len(timeline.lengths), 1) + 0.6
-    figure = Figure(figsize=(width, 3.7), layout="constrained", dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
+    figure = Figure(figsize=(width, PANEL_HEIGHT), layout="constrained", dpi=DPI)
     panel = figure.subplots()
     _draw_curves(panel, groups, labels, timeline, theme)
     _dress(panel, timeline, theme)
     panel.set_ylabel("normalised score" if groups[0].runs[0].normalized else "return")
-    colours = _THEMES[theme]
-    figure.set_facecolor(colours["face"])
-    handles, names = panel.get_legend_handles_labels()
-    entries = dict(zip(names, handles, strict=True))  # each label once, though phases repeat it
-    # Long labels need the width; few short ones share a line.
-    columns = 1 if max(map(len, entries), default=0) > 34 else min(len(entries), 4) or 1
-    figure.legend(
+    figure.set_facecolor(_THEMES[theme]["face"])
+    legend_below(figure, _THEMES[theme]["text"])
+    return figure
+
+
+def legend_below(figure: Any, colour: str) -> None:
+    """Put the legend of all panels under them; the figure grows by it, so the panels do not shrink.
+
+    As many columns as the longest label lets stand; one longer than `LABEL` characters is wrapped.
+    """
+    entries: dict[str, Any] = {}  # each label once, though panels and phases repeat it
+    for panel in figure.axes:
+        for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
+            entries.setdefault(name, handle)
+    if not entries:
+        return
+    longest = min(max(map(len, entries)), LABEL)
+    room = {
+        columns: int((figure.get_figwidth() / columns - HANDLE) * CHARACTERS_PER_INCH)
+        for columns in (4, 3, 2, 1)
+    }
+    columns = next((count for count, width in room.items() if width >= longest), 1)
+    legend = figure.legend(
         list(entries.values()),
-        list(entries),
+        [textwrap.fill(name, room[columns]) for name in entries],
         loc="outside lower center",
-        ncols=columns,
+        ncols=min(columns, len(entries)),
         frameon=False,
-        labelcolor=colours["text"],
+        labelcolor=colour,
         fontsize=9,
     )
+    height = legend.get_window_extent().height / figure.dpi
+    figure.set_figheight(figure.get_figheight() + height)
+
+
+def as_png(figure: Any) -> bytes:
+    """A figure as a picture."""
     buffer = io.BytesIO()
-    canvas.print_png(buffer, metadata={"Software": "rlalign"}, pil_kwargs={"optimize": True})
+    figure.savefig(
+        buffer, metadata={"Software": "rlalign"}, pil_kwargs={"optimize": True}, format="png"
+    )
     return buffer.getvalue()
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlalign.errors import CheckpointError, RlalignError
-from rlalign.report.curves import COLOURS, DPI, LINES
+from rlalign.report.curves import COLOURS, DPI, LINES, PANEL_HEIGHT, as_png, legend_below
 from rlalign.report.preference_pages import markdown, page
 from rlalign.report.preference_runs import (
     PreferenceGroup,
@@ -177,11 +176,9 @@ def _cell(found: Estimate | None, digits: int) -> str:
 
 def _draw(groups: Sequence[PreferenceGroup]) -> bytes:
     """Accuracy and loss on held-out pairs while training."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.8, 3.6), layout="constrained", dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
+    figure = Figure(figsize=(9.8, PANEL_HEIGHT), layout="constrained", dpi=DPI)
     for panel, (name, title) in zip(figure.subplots(1, len(_CURVES)), _CURVES, strict=True):
         for index, group in enumerate(groups):
             steps, values = group.curve(name)
@@ -196,11 +193,8 @@ def _draw(groups: Sequence[PreferenceGroup]) -> bytes:
         panel.set_xlabel("optimiser steps")
         panel.grid(alpha=0.4, linewidth=0.7)
         panel.spines[["top", "right"]].set_visible(False)
-    handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    buffer = io.BytesIO()
-    canvas.print_png(buffer, metadata={"Software": "rlalign"})
-    return buffer.getvalue()
+    legend_below(figure, "#000000")
+    return as_png(figure)
 
 
 def _plain(table: Table) -> str:

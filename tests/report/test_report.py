@@ -13,6 +13,7 @@ import pytest
 
 from rlalign.errors import CheckpointError, RlalignError
 from rlalign.report import describe_run, write_report
+from rlalign.report.curves import PANEL_HEIGHT, legend_below
 from rlalign.report.groups import make_groups
 from rlalign.report.runs import collect_runs
 from rlalign.report.statistics import band, estimate, over_tasks
@@ -199,6 +200,24 @@ def test_of_two_runs_of_a_seed_the_one_that_came_furthest_is_reported(
         assert [run.path for run in collection.runs] == [kept]
         (note,) = (told for told in collection.notes if told.endswith(f": {left_out}"))
         assert note == f"left out, the same recipe and seed as {kept}: {left_out}"
+
+
+@pytest.mark.parametrize("width", [5.2, 9.8])
+def test_a_long_legend_takes_nothing_from_the_panel(width: float) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, PANEL_HEIGHT), layout="constrained")
+    panel = figure.subplots()
+    for number in range(16):
+        changes = ", ".join(f"some_setting_{key}={number}" for key in range(6))
+        panel.plot([0, 1], label=f"agent ({changes})")
+    legend_below(figure, "black")
+    figure.draw_without_rendering()
+    assert panel.get_position().height * figure.get_figheight() > 0.8 * PANEL_HEIGHT
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0
+    assert legend.x1 <= width * figure.dpi
+    assert legend.y1 <= panel.get_window_extent().y0
 
 
 def test_no_run_is_an_error_and_writes_nothing(tmp_path: Path) -> None:
