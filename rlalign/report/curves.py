@@ -82,11 +82,6 @@ def draw(groups: Sequence[Group], labels: Sequence[str], theme: Theme = "light")
 
     `labels` are those of the whole report: an agent has the same colour in each of its pictures.
     """
-    return as_png(figure_of(groups, labels, theme))
-
-
-def figure_of(groups: Sequence[Group], labels: Sequence[str], theme: Theme) -> Any:
-    """The matplotlib figure that `draw` turns into a picture."""
     from matplotlib.figure import Figure
 
     timeline = Timeline.of(groups)
@@ -98,7 +93,7 @@ def figure_of(groups: Sequence[Group], labels: Sequence[str], theme: Theme) -> A
     panel.set_ylabel("normalised score" if groups[0].runs[0].normalized else "return")
     figure.set_facecolor(_THEMES[theme]["face"])
     legend_below(figure, _THEMES[theme]["text"])
-    return figure
+    return as_png(figure)
 
 
 def legend_below(figure: Any, colour: str) -> None:

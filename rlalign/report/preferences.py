@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlalign.errors import CheckpointError, RlalignError
+from rlalign.errors import CheckpointError
 from rlalign.report.curves import COLOURS, DPI, LINES, PANEL_HEIGHT, as_png, legend_below
 from rlalign.report.preference_pages import markdown, page
 from rlalign.report.preference_runs import (
@@ -16,7 +16,7 @@ from rlalign.report.preference_runs import (
     preference_groups,
     read_preference_run,
 )
-from rlalign.report.repeats import one_for_each_seed
+from rlalign.report.repeats import one_for_each_seed, readable
 from rlalign.report.statistics import Estimate, band
 from rlalign.report.tables import Table
 
@@ -102,17 +102,9 @@ def _collect(
 ) -> tuple[list[PreferenceRun], list[str]]:
     runs: list[PreferenceRun] = []
     notes: list[str] = []
-    for directory in directories:
-        try:
-            run = read_preference_run(directory)
-        except RlalignError as error:
-            notes.append(f"left out, damaged: {error}")
-            continue
-        except OSError as error:
-            notes.append(f"left out, cannot be read: {directory}: {error.strerror}")
-            continue
+    for run in readable(directories, read_preference_run, notes):
         if run.status != "finished" and not unfinished:
-            notes.append(f"left out, {run.status}: {directory}")
+            notes.append(f"left out, {run.status}: {run.path}")
         else:
             runs.append(run)
     runs = one_for_each_seed(runs, notes)

@@ -1,10 +1,12 @@
-"""Which runs are seeds of one recipe, and which of them repeat a seed."""
+"""Which runs can be reported, which are seeds of one recipe, and which repeat a seed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+from rlalign.errors import RlalignError
 
 # Keys of a recipe that change what a run costs or where it is written, not what it measures.
 NOT_PART_OF_A_GROUP = ("seed", "device", "logging", "checkpoint")
@@ -35,6 +37,21 @@ class Repeatable(Protocol):
 
 
 AnyRun = TypeVar("AnyRun", bound=Repeatable)
+
+
+def readable(
+    directories: Iterable[Path], read: Callable[[Path], AnyRun], notes: list[str]
+) -> Iterator[AnyRun]:
+    """Yield the runs that `read` can read, and name the others in `notes`."""
+    for directory in directories:
+        try:
+            run = read(directory)
+        except RlalignError as error:
+            notes.append(f"left out, damaged: {error}")
+        except OSError as error:
+            notes.append(f"left out, cannot be read: {directory}: {error.strerror}")
+        else:
+            yield run
 
 
 def one_for_each_seed(runs: Sequence[AnyRun], notes: list[str]) -> list[AnyRun]:

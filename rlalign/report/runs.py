@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlalign.errors import CheckpointError, RlalignError
-from rlalign.report.repeats import NOT_PART_OF_A_GROUP, one_for_each_seed
+from rlalign.errors import CheckpointError
+from rlalign.report.repeats import NOT_PART_OF_A_GROUP, one_for_each_seed, readable
 from rlalign.rundir import LOG_SUFFIX, RunDirectory
 
 
@@ -86,19 +86,11 @@ def collect_runs(paths: Sequence[Path], *, unfinished: bool = False) -> Collecti
     """
     runs: list[Run] = []
     notes: list[str] = []
-    for directory in find_runs(paths):
-        try:
-            run = read_run(directory)
-        except RlalignError as error:
-            notes.append(f"left out, damaged: {error}")
-            continue
-        except OSError as error:
-            notes.append(f"left out, cannot be read: {directory}: {error.strerror}")
-            continue
+    for run in readable(find_runs(paths), read_run, notes):
         if run.status != "finished" and not unfinished:
-            notes.append(f"left out, {run.status}: {directory}{_progress(run)}")
+            notes.append(f"left out, {run.status}: {run.path}{_progress(run)}")
         elif not len(run.offline) and not len(run.online):
-            notes.append(f"left out, holds no evaluation: {directory}")
+            notes.append(f"left out, holds no evaluation: {run.path}")
         else:
             runs.append(run)
     runs = one_for_each_seed(runs, notes)
@@ -198,8 +190,8 @@ def _curve(rows: Sequence[dict[str, Any]], phase: str, key: str) -> Curve:
 
 def _progress(run: Run) -> str:
     if len(run.online):
-        return f" (online step {run.online.steps[-1]})"
-    return f" (update {run.offline.steps[-1]})" if len(run.offline) else ""
+        return f" (online step {run.online.last_step})"
+    return f" (update {run.offline.last_step})" if len(run.offline) else ""
 
 
 def _one_scale(runs: list[Run], notes: list[str]) -> list[Run]:

@@ -57,6 +57,11 @@ def mazes(scores: dict[str, Any], version: str) -> list[Any]:
     ]
 
 
+def sides(pairs: list[tuple[float, float]]) -> tuple[float, float]:
+    """The averages before and after the online phase."""
+    return mean(pair[0] for pair in pairs), mean(pair[1] for pair in pairs)
+
+
 @pytest.mark.parametrize(
     ("agent", "of_nine", "of_mazes", "error"),
     [
@@ -115,8 +120,7 @@ def test_online_scores_have_the_source_s_own_averages(
 ) -> None:
     pairs = mazes(scores(tables, "online", agent), "v2")
     assert len(pairs) == 6
-    assert mean(pair[0] for pair in pairs) == pytest.approx(before, abs=0.006)
-    assert mean(pair[1] for pair in pairs) == pytest.approx(after, abs=0.006)
+    assert sides(pairs) == pytest.approx((before, after), abs=0.006)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +138,7 @@ def test_mazes_and_hands_online_have_the_source_s_own_averages(
     found = scores(tables, "online", agent)
     pairs = [pair for name, pair in found.items() if not name.endswith("-v0")]
     assert len(pairs) == 10
-    assert mean(pair[0] for pair in pairs) == pytest.approx(before, abs=0.1)
-    assert mean(pair[1] for pair in pairs) == pytest.approx(after, abs=0.1)
+    assert sides(pairs) == pytest.approx((before, after), abs=0.1)
 
 
 def test_every_task_is_one_of_d4rl_and_every_agent_one_of_rlalign(tables: Tables) -> None:
