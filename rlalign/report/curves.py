@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,11 +24,6 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 DARK_COLOURS = ("#56B4E9", "#FF8C42", "#2FC99A", "#E79CC4", "#F5C242", "#8AB6FF", "#B0B0B0")
 DPI = 150
 PANEL_HEIGHT = 3.4  # inches
-# Of legends with 9-point labels: what fits into an inch, a handle's width in inches, and the most
-# characters of a line.
-CHARACTERS_PER_INCH = 14
-HANDLE = 0.65
-LABEL = 36
 LINES = ("-", "--", "-.", ":")
 _THEMES: dict[Theme, dict[str, str]] = {
     "light": {"text": "#1c2430", "face": "#ffffff", "grid": "#d9dee5"},
@@ -99,7 +93,7 @@ def draw(groups: Sequence[Group], labels: Sequence[str], theme: Theme = "light")
 def legend_below(figure: Any, colour: str) -> None:
     """Put the legend of all panels under them; the figure grows by it, so the panels do not shrink.
 
-    As many columns as the longest label lets stand; one longer than `LABEL` characters is wrapped.
+    It has as many columns, up to four, as fit beside each other.
     """
     entries: dict[str, Any] = {}  # each label once, though panels and phases repeat it
     for panel in figure.axes:
@@ -107,21 +101,19 @@ def legend_below(figure: Any, colour: str) -> None:
             entries.setdefault(name, handle)
     if not entries:
         return
-    longest = min(max(map(len, entries)), LABEL)
-    room = {
-        columns: int((figure.get_figwidth() / columns - HANDLE) * CHARACTERS_PER_INCH)
-        for columns in (4, 3, 2, 1)
-    }
-    columns = next((count for count, width in room.items() if width >= longest), 1)
-    legend = figure.legend(
-        list(entries.values()),
-        [textwrap.fill(name, room[columns]) for name in entries],
-        loc="outside lower center",
-        ncols=min(columns, len(entries)),
-        frameon=False,
-        labelcolor=colour,
-        fontsize=9,
-    )
+    for columns in range(min(4, len(entries)), 0, -1):
+        legend = figure.legend(
+            list(entries.values()),
+            list(entries),
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            labelcolor=colour,
+            fontsize=9,
+        )
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
     height = legend.get_window_extent().height / figure.dpi
     figure.set_figheight(figure.get_figheight() + height)
 

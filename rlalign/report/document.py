@@ -15,6 +15,7 @@ from rlalign.report.runs import Collection, Run
 from rlalign.report.tables import (
     Table,
     aggregate_table,
+    number_tables,
     online_table,
     overview_table,
     scores_table,
@@ -67,7 +68,7 @@ def make_document(title: str, collection: Collection, groups: Sequence[Group]) -
     elif scales == {False}:
         what = "undiscounted returns"
     sentences = [EXPLANATION.format(what=what), note(groups)]
-    overall = (overview_table(tasks), aggregate_table(tasks))
+    overall = (*number_tables(groups), overview_table(tasks), aggregate_table(tasks))
     return Document(
         title=title,
         explanation=" ".join(sentence for sentence in sentences if sentence),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlalign.report.names import Head, Name, name_groups
 from rlalign.report.online import lowest_early, measures, online_area
 from rlalign.report.runs import Run
 from rlalign.report.statistics import Estimate, estimate
@@ -18,8 +19,13 @@ from rlalign.report.statistics import Estimate, estimate
 class Group:
     """The seeds of one agent, with one configuration, on one task."""
 
-    label: str
+    name: Name
     runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        """What tables and pictures call it."""
+        return self.name.label
 
     @property
     def task(self) -> str:
@@ -83,6 +89,7 @@ class Group:
             "task": self.task,
             "agent": first.agent,
             "label": self.label,
+            "told_apart_by": dict(self.name.settings),
             "normalized": first.normalized,
             "behaviour": self.behaviour,
             "final": self.final().to_dict(),
@@ -109,10 +116,11 @@ def make_groups(runs: Sequence[Run]) -> list[Group]:
     members: dict[str, list[Run]] = {}
     for run in runs:
         members.setdefault(run.group, []).append(run)
-    first = [group[0] for group in members.values()]
+    heads = [Head(run.agent, run.task, run.configuration) for run, *_ in members.values()]
+    names = name_groups(heads, "settings.")
     groups = [
-        Group(_label(group[0], first), tuple(sorted(group, key=lambda run: run.seed)))
-        for group in members.values()
+        Group(name, tuple(sorted(group, key=lambda run: run.seed)))
+        for name, group in zip(names, members.values(), strict=True)
     ]
     return sorted(groups, key=lambda group: (group.task, group.label))
 
@@ -123,37 +131,3 @@ def by_task(groups: Sequence[Group]) -> dict[str, list[Group]]:
     for group in groups:
         tasks.setdefault(group.task, []).append(group)
     return tasks
-
-
-def _label(run: Run, others: Sequence[Run]) -> str:
-    """The agent's name, with what tells it from other groups of the same agent and task."""
-    rivals = [
-        _flat(other.configuration)
-        for other in others
-        if (other.agent, other.task) == (run.agent, run.task)
-    ]
-    mine = _flat(run.configuration)
-    keys = sorted({key for rival in rivals for key in rival} | set(mine))
-    differing = [key for key in keys if len({repr(rival.get(key)) for rival in rivals}) > 1]
-    if not differing:
-        return run.agent
-    told = ", ".join(
-        f"{key.removeprefix('settings.')}={_short(mine.get(key))}" for key in differing
-    )
-    return f"{run.agent} ({told})"
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "default"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _flat(configuration: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in configuration.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rlalign.errors import CheckpointError
 from rlalign.recipe import TrainerRecipe
+from rlalign.report.names import Head, Name, name_groups
 from rlalign.report.repeats import NOT_PART_OF_A_GROUP
 from rlalign.report.statistics import Estimate, estimate
 from rlalign.rundir import RunDirectory, read_rows
@@ -56,8 +57,13 @@ class PreferenceRun:
 class PreferenceGroup:
     """The seeds of one trainer with one configuration."""
 
-    label: str
+    name: Name
     runs: tuple[PreferenceRun, ...]
+
+    @property
+    def label(self) -> str:
+        """What tables and pictures call it."""
+        return self.name.label
 
     @property
     def task(self) -> str:
@@ -106,6 +112,7 @@ class PreferenceGroup:
             "task": self.task,
             "trainer": first.trainer,
             "label": self.label,
+            "told_apart_by": dict(self.name.settings),
             "final": found,
             "runs": [{"path": str(run.path), "seed": run.seed} for run in self.runs],
             "configuration": first.configuration,
@@ -156,36 +163,13 @@ def preference_groups(runs: Sequence[PreferenceRun]) -> list[PreferenceGroup]:
     members: dict[str, list[PreferenceRun]] = {}
     for run in runs:
         members.setdefault(run.group, []).append(run)
-    heads = [group[0] for group in members.values()]
+    heads = [Head(run.trainer, run.task, run.configuration) for run, *_ in members.values()]
+    names = name_groups(heads, "training.")
     groups = [
-        PreferenceGroup(_label(group[0], heads), tuple(sorted(group, key=lambda one: one.seed)))
-        for group in members.values()
+        PreferenceGroup(name, tuple(sorted(group, key=lambda one: one.seed)))
+        for name, group in zip(names, members.values(), strict=True)
     ]
     return sorted(groups, key=lambda group: (group.task, group.label))
-
-
-def _label(run: PreferenceRun, others: Sequence[PreferenceRun]) -> str:
-    """The trainer's name, with what tells it from other groups of the same trainer and task."""
-    rivals = [
-        _flat(o.configuration) for o in others if (o.trainer, o.task) == (run.trainer, run.task)
-    ]
-    mine = _flat(run.configuration)
-    keys = sorted({key for rival in rivals for key in rival})
-    differing = [key for key in keys if len({repr(rival.get(key)) for rival in rivals}) > 1]
-    if not differing:
-        return run.trainer
-    told = (f"{key.removeprefix('training.')}={mine.get(key, 'default')}" for key in differing)
-    return f"{run.trainer} ({', '.join(told)})"
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from rlalign.report.preference_runs import (
 )
 from rlalign.report.repeats import one_for_each_seed, readable
 from rlalign.report.statistics import Estimate, band
-from rlalign.report.tables import Table
+from rlalign.report.tables import Table, number_tables, plain
 
 # Columns of the main table: heading, figure, digits.
 COLUMNS = (
@@ -73,7 +73,7 @@ def make_preference_report(
         results={"notes": notes, "groups": [group.to_dict() for group in groups]},
         pictures=dict(curves.values()),
         summary="\n".join(
-            [*(_plain(t) for ts in tables.values() for t in ts), *(f"note: {n}" for n in notes)]
+            [*(plain(t) for ts in tables.values() for t in ts), *(f"note: {n}" for n in notes)]
         ),
     )
 
@@ -116,7 +116,7 @@ def _collect(
 
 def _tables(groups: Sequence[PreferenceGroup]) -> list[Table]:
     datasets = dict.fromkeys(name for group in groups for name in group.datasets)
-    tables = []
+    tables = number_tables(groups)
     for dataset in datasets:
         members = [group for group in groups if dataset in group.datasets]
         tables.append(_figures_table(dataset, members))
@@ -187,12 +187,3 @@ def _draw(groups: Sequence[PreferenceGroup]) -> bytes:
         panel.spines[["top", "right"]].set_visible(False)
     legend_below(figure, "#000000")
     return as_png(figure)
-
-
-def _plain(table: Table) -> str:
-    rows = [table.columns, *table.rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(table.columns))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    return "\n".join([table.title, *lines])

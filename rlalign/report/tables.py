@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from rlalign.report.groups import Group
+from rlalign.report.names import Name
 from rlalign.report.published import published
 from rlalign.report.statistics import Estimate, over_tasks
 
@@ -19,6 +21,42 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+
+def plain(table: Table) -> str:
+    """A table for the terminal, its title above it."""
+    rows = [table.columns, *table.rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.columns))]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join([table.title, *lines] if table.title else lines)
+
+
+class Named(Protocol):
+    """A group of runs."""
+
+    @property
+    def name(self) -> Name:
+        """What it is called."""
+
+
+def number_tables(groups: Iterable[Named]) -> list[Table]:
+    """What numbers in names stand for: a table for each method that has some."""
+    numbered: dict[str, dict[int, Name]] = {}
+    for group in groups:
+        name = group.name
+        if name.number is not None:
+            numbered.setdefault(name.method, {})[name.number] = name
+    tables = []
+    for method, names in sorted(numbered.items()):
+        ordered = [name for _, name in sorted(names.items())]
+        keys = sorted({key for name in ordered for key, _ in name.settings})
+        rows = tuple(
+            (name.label, *(dict(name.settings).get(key, "–") for key in keys)) for name in ordered
+        )
+        tables.append(Table(f"Settings of {method}", (method, *keys), rows))
+    return tables
 
 
 def scores_table(groups: Sequence[Group]) -> Table:

@@ -12,7 +12,7 @@ from rlalign.errors import RlalignError
 from rlalign.report.groups import Group, make_groups
 from rlalign.report.preference_runs import is_preference_run
 from rlalign.report.runs import Run, collect_runs, find_runs, read_run
-from rlalign.report.tables import mean_and_error, number
+from rlalign.report.tables import Table, mean_and_error, number, number_tables, plain
 
 
 @dataclass(frozen=True)
@@ -126,17 +126,15 @@ def _stages(run: Run) -> dict[str, float]:
 def _summary(groups: Sequence[Group], notes: Sequence[str]) -> str:
     """What the terminal shows: a line a group, with the online phase's columns if there is one."""
     online = any(group.has_online for group in groups)
-    columns = ["task", "agent", "seeds", "behaviour", "offline"]
-    rows: list[tuple[str, ...]] = [(*columns, *(("dip", "online", "area") if online else ()))]
+    columns = ("task", "agent", "seeds", "behaviour", "offline")
+    rows: list[tuple[str, ...]] = []
     for group in groups:
         offline = mean_and_error(group.offline_final()) if group.has_offline else "–"
         row = (group.task, group.label, str(len(group.runs)), number(group.behaviour), offline)
         rows.append((*row, *(_online_cells(group) if online else ())))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+    scores = Table("", (*columns, *(("dip", "online", "area") if online else ())), tuple(rows))
+    tables = (plain(table) for table in (scores, *number_tables(groups)))
+    return "\n".join([*tables, *(f"note: {note}" for note in notes)])
 
 
 def _online_cells(group: Group) -> tuple[str, str, str]:

@@ -57,6 +57,26 @@ def test_runs_on_other_data_of_the_same_name_are_a_group_of_their_own(tmp_path: 
     }
 
 
+def test_names_with_several_settings_are_numbers_told_in_a_table(tmp_path: Path) -> None:
+    for beta, steps in ((0.1, 20), (0.5, 30)):
+        changes = [
+            f"training.beta={beta}",
+            f"training.max_steps={steps}",
+            "training.warmup_steps=3",
+            f"training.max_length={10 * steps}",
+        ]
+        run = RunDirectory.create(tmp_path / str(beta), load_any_recipe("dpo/tiny", changes))
+        run.log_evaluation({"phase": "final", "dataset": "validation", "step": 9, "accuracy": beta})
+        run.finish("finished")
+    paths = [tmp_path / "0.1", tmp_path / "0.5"]
+    report = make_preference_report(paths, title="x", unfinished=False)
+    assert [group["label"] for group in report.results["groups"]] == ["dpo #1", "dpo #2"]
+    assert "| dpo | beta | max_length | max_steps |" in report.markdown
+    assert "| dpo #2 | 0.5 | 300 | 30 |" in report.markdown
+    assert "<td>dpo #2</td><td>0.5</td><td>300</td>" in report.html
+    assert "dpo #2  0.5   300         30" in report.summary
+
+
 def test_accuracy_of_zero_is_a_point_of_the_curve(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", "pairs.jsonl", {1: 0.0, 2: 0.25})
     (group,) = preference_groups([read_preference_run(run)])

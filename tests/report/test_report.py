@@ -15,6 +15,7 @@ from rlalign.errors import CheckpointError, RlalignError
 from rlalign.report import describe_run, write_report
 from rlalign.report.curves import PANEL_HEIGHT, legend_below
 from rlalign.report.groups import make_groups
+from rlalign.report.names import LONGEST
 from rlalign.report.runs import collect_runs
 from rlalign.report.statistics import band, estimate, over_tasks
 
@@ -75,6 +76,66 @@ def test_runs_that_differ_in_seed_alone_make_a_group(make_run: Any, tmp_path: Pa
         ("iql (expectile=default)", 3),
     ]
     assert groups[1].final().mean == 30.0
+
+
+SEVERAL = (
+    {"expectile": 0.9, "inverse_temperature": 10.0, "batch_size": 64},
+    {"expectile": 0.5, "inverse_temperature": 1.0, "batch_size": 64},
+    {},
+)
+
+
+def test_names_with_several_settings_are_numbers_told_in_a_table(
+    make_run: Any, tmp_path: Path
+) -> None:
+    for task, order in (("local/hopper-medium-v0", (0, 1, 2)), ("local/ant-medium-v0", (1, 2, 0))):
+        for number in order:
+            where = f"{task[6:9]}-{number}"
+            make_run(where, dataset=task, settings=SEVERAL[number], offline={100: number})
+    make_run("one", agent="td3_bc", offline={100: 9.0})
+    written = write_report([tmp_path / "runs"], tmp_path / "report")
+    groups = results(written)["groups"]
+    found = {(group["task"], group["label"]): group["final"]["mean"] for group in groups}
+    assert found == {
+        ("local/hopper-medium-v0", "iql #1"): 1.0,
+        ("local/hopper-medium-v0", "iql #2"): 0.0,
+        ("local/hopper-medium-v0", "iql #3"): 2.0,
+        ("local/ant-medium-v0", "iql #1"): 1.0,
+        ("local/ant-medium-v0", "iql #2"): 0.0,
+        ("local/ant-medium-v0", "iql #3"): 2.0,
+        ("local/hopper-medium-v0", "td3_bc"): 9.0,
+    }
+    told = {group["label"]: group["told_apart_by"] for group in groups}
+    assert told["iql #2"] == {"batch_size": "64", "expectile": "0.9", "inverse_temperature": "10"}
+    assert told["td3_bc"] == {}
+    text = written.markdown.read_text()
+    assert "| iql | batch_size | expectile | inverse_temperature |" in text
+    assert "| iql #1 | 64 | 0.5 | 1 |" in text
+    assert "| iql #3 | default | default | default |" in text
+    assert "<td>iql #2</td><td>64</td><td>0.9</td>" in written.html.read_text()
+    assert "iql #1  64          0.5        1" in written.summary
+
+
+def test_a_task_with_fewer_settings_says_so_in_the_same_table(
+    make_run: Any, tmp_path: Path
+) -> None:
+    make_run("a", settings=SEVERAL[0], offline={100: 1.0})
+    make_run("b", settings=SEVERAL[2], offline={100: 2.0})
+    for name, expectile in (("c", 0.9), ("d", 0.8)):
+        changed = {"expectile": expectile}
+        make_run(name, dataset="local/ant-medium-v0", settings=changed, offline={100: 3.0})
+    make_run("e", dataset="local/walker2d-medium-v0", offline={100: 4.0})
+    written = write_report([tmp_path / "runs"], tmp_path / "report")
+    rows = [row for row in written.markdown.read_text().splitlines() if row.startswith("| iql #")]
+    table = [row for row in rows if row.count("|") == 5 and "±" not in row][:4]
+    assert table == [
+        "| iql #1 | 64 | 0.9 | 10 |",
+        "| iql #2 | default | default | default |",
+        "| iql #3 | – | 0.8 | – |",
+        "| iql #4 | – | 0.9 | – |",
+    ]
+    (plain,) = (group for group in results(written)["groups"] if "walker" in group["task"])
+    assert plain["label"] == "iql"
 
 
 def test_runs_on_other_data_of_the_same_name_are_a_group_of_their_own(
@@ -209,8 +270,7 @@ def test_a_long_legend_takes_nothing_from_the_panel(width: float) -> None:
     figure = Figure(figsize=(width, PANEL_HEIGHT), layout="constrained")
     panel = figure.subplots()
     for number in range(16):
-        changes = ", ".join(f"some_setting_{key}={number}" for key in range(6))
-        panel.plot([0, 1], label=f"agent ({changes})")
+        panel.plot([0, 1], label=f"agent {number:02}".ljust(LONGEST, "x"))
     legend_below(figure, "black")
     figure.draw_without_rendering()
     assert panel.get_position().height * figure.get_figheight() > 0.8 * PANEL_HEIGHT
