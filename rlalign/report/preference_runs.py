@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rlalign.errors import CheckpointError
 from rlalign.recipe import TrainerRecipe
 from rlalign.report.names import Head, Name, name_groups
-from rlalign.report.repeats import NOT_PART_OF_A_GROUP
+from rlalign.report.repeats import configuration
 from rlalign.report.statistics import Estimate, estimate
 from rlalign.rundir import RunDirectory, read_rows
 
@@ -133,10 +133,6 @@ def read_preference_run(directory: Path) -> PreferenceRun:
     recipe = opened.any_recipe
     if not isinstance(recipe, TrainerRecipe):
         raise CheckpointError(f"{directory}: a run of an agent, not of a trainer")
-    document = {k: v for k, v in recipe.to_dict().items() if k not in NOT_PART_OF_A_GROUP}
-    fingerprint = (opened.info.get("dataset") or {}).get("fingerprint")
-    if fingerprint:  # a file may have been replaced; streams have none
-        document["fingerprint"] = str(fingerprint)[:8]
     rows = opened.evaluations()
     try:
         final = {str(row["dataset"]): _numbers(row) for row in rows if row["phase"] == "final"}
@@ -150,7 +146,7 @@ def read_preference_run(directory: Path) -> PreferenceRun:
         dataset=recipe.dataset,
         seed=recipe.seed,
         status=opened.status,
-        configuration=document,
+        configuration=configuration(recipe.to_dict(), opened.info.get("dataset") or {}),
         final=final,
         validation=validation,
         samples=read_rows(directory / SAMPLES),

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rlalign.errors import RlalignError
 
 # Keys of a recipe that change what a run costs or where it is written, not what it measures.
 NOT_PART_OF_A_GROUP = ("seed", "device", "logging", "checkpoint")
+
+
+def configuration(recipe: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs of a group have in common: the recipe, and which data its dataset held.
+
+    A file may have been replaced, or a relative name mean another one elsewhere; streams have no
+    fingerprint.
+    """
+    kept = {key: value for key, value in recipe.items() if key not in NOT_PART_OF_A_GROUP}
+    fingerprint = dataset.get("fingerprint")
+    return {**kept, "fingerprint": str(fingerprint)[:8]} if fingerprint else kept
 
 
 class Repeatable(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlalign.errors import CheckpointError
-from rlalign.report.repeats import NOT_PART_OF_A_GROUP, one_for_each_seed, readable
+from rlalign.report.repeats import configuration, one_for_each_seed, readable
 from rlalign.rundir import LOG_SUFFIX, RunDirectory
 
 
@@ -151,7 +151,7 @@ def read_run(directory: Path) -> Run:
         task=recipe["dataset"] or recipe["environment"],
         seed=recipe["seed"],
         status=opened.status,
-        configuration=_configuration(recipe, dataset),
+        configuration=configuration(recipe, dataset),
         normalized=normalized,
         behaviour=behaviour,
         offline=offline,
@@ -160,19 +160,12 @@ def read_run(directory: Path) -> Run:
     )
 
 
-def _configuration(recipe: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
-    told = {k: v for k, v in recipe.items() if k not in NOT_PART_OF_A_GROUP}
-    # A file may have been replaced, or a relative name mean another one elsewhere.
-    fingerprint = dataset.get("fingerprint")
-    return {**told, "data": str(fingerprint)[:8]} if fingerprint else told
-
-
 def _different_data(runs: Sequence[Run]) -> list[str]:
     """One sentence for each recipe whose runs were not all trained on the same data."""
     found: dict[str, dict[str, Path]] = {}
     for run in runs:
-        recipe = {key: value for key, value in run.configuration.items() if key != "data"}
-        data = run.configuration.get("data", "unknown")
+        recipe = {key: value for key, value in run.configuration.items() if key != "fingerprint"}
+        data = run.configuration.get("fingerprint", "unknown")
         found.setdefault(json.dumps(recipe, sort_keys=True), {}).setdefault(data, run.path)
     return [
         "kept apart, the same recipe on different data: "

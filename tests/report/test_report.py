@@ -148,8 +148,8 @@ def test_runs_on_other_data_of_the_same_name_are_a_group_of_their_own(
     collection = collect_runs([tmp_path / "runs"])
     groups = make_groups([run for run in collection.runs if not run.configuration["settings"]])
     assert {group.label: len(group.runs) for group in groups} == {
-        "iql (data=aaaa1111)": 2,
-        "iql (data=cccc2222)": 1,
+        "iql (fingerprint=aaaa1111)": 2,
+        "iql (fingerprint=cccc2222)": 1,
     }
     runs = tmp_path / "runs"
     assert collection.notes == (
