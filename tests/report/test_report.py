@@ -78,7 +78,7 @@ def test_runs_that_differ_in_seed_alone_make_a_group(make_run: Any, tmp_path: Pa
     assert groups[1].final().mean == 30.0
 
 
-SEVERAL = (
+SEVERAL: tuple[dict[str, Any], ...] = (
     {"expectile": 0.9, "inverse_temperature": 10.0, "batch_size": 64},
     {"expectile": 0.5, "inverse_temperature": 1.0, "batch_size": 64},
     {},
