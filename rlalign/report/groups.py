@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rlalign.report.names import Head, Name, name_groups
 from rlalign.report.online import lowest_early, measures, online_area
+from rlalign.report.repeats import seeds_together
 from rlalign.report.runs import Run
 from rlalign.report.statistics import Estimate, estimate
 
@@ -113,15 +114,9 @@ class Group:
 
 def make_groups(runs: Sequence[Run]) -> list[Group]:
     """Runs grouped by everything but their seed, ordered by task and label."""
-    members: dict[str, list[Run]] = {}
-    for run in runs:
-        members.setdefault(run.group, []).append(run)
-    heads = [Head(run.agent, run.task, run.configuration) for run, *_ in members.values()]
-    names = name_groups(heads, "settings.")
-    groups = [
-        Group(name, tuple(sorted(group, key=lambda run: run.seed)))
-        for name, group in zip(names, members.values(), strict=True)
-    ]
+    members = seeds_together(runs)
+    heads = [Head(run.agent, run.task, run.configuration) for run, *_ in members]
+    groups = map(Group, name_groups(heads, "settings."), members)
     return sorted(groups, key=lambda group: (group.task, group.label))
 
 

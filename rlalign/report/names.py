@@ -47,7 +47,7 @@ def name_groups(heads: Sequence[Head], section: str) -> list[Name]:
     Where a name of a method would be longer than `LONGEST`, its names are numbered, equal settings
     by an equal number on every task, so that scores can be put together over tasks.
     """
-    names = [_full_name(head, heads, section) for head in heads]
+    names = _full_names(heads, section)
     long = {name.method for name in names if name.settings and len(name.label) > LONGEST}
     found = {
         method: sorted({name.settings for name in names if name.method == method} - {()})
@@ -61,18 +61,25 @@ def name_groups(heads: Sequence[Head], section: str) -> list[Name]:
     ]
 
 
-def _full_name(head: Head, heads: Sequence[Head], section: str) -> Name:
-    rivals = [
-        _flat(other.configuration)
-        for other in heads
-        if (other.method, other.task) == (head.method, head.task)
-    ]
-    mine = _flat(head.configuration)
+def _full_names(heads: Sequence[Head], section: str) -> list[Name]:
+    """Names with all settings, however long."""
+    flat = [_flat(head.configuration) for head in heads]
+    rivals: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for head, mine in zip(heads, flat, strict=True):
+        rivals.setdefault((head.method, head.task), []).append(mine)
+    differing = {key: _differing(configurations) for key, configurations in rivals.items()}
+    names = []
+    for head, mine in zip(heads, flat, strict=True):
+        told = differing[head.method, head.task]
+        settings = ((key.removeprefix(section), _short(mine.get(key))) for key in told)
+        names.append(Name(head.method, tuple(settings)))
+    return names
+
+
+def _differing(rivals: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys that not all of the configurations have the same value of."""
     keys = sorted({key for rival in rivals for key in rival})
-    differing = [key for key in keys if len({repr(rival.get(key)) for rival in rivals}) > 1]
-    return Name(
-        head.method, tuple((key.removeprefix(section), _short(mine.get(key))) for key in differing)
-    )
+    return [key for key in keys if len({repr(rival.get(key)) for rival in rivals}) > 1]
 
 
 def _short(value: Any) -> str:

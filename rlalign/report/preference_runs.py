@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rlalign.errors import CheckpointError
 from rlalign.recipe import TrainerRecipe
 from rlalign.report.names import Head, Name, name_groups
-from rlalign.report.repeats import configuration
+from rlalign.report.repeats import configuration, seeds_together
 from rlalign.report.statistics import Estimate, estimate
 from rlalign.rundir import RunDirectory, read_rows
 
@@ -156,15 +156,9 @@ def read_preference_run(directory: Path) -> PreferenceRun:
 
 def preference_groups(runs: Sequence[PreferenceRun]) -> list[PreferenceGroup]:
     """Runs grouped by everything but their seed, ordered by task and label."""
-    members: dict[str, list[PreferenceRun]] = {}
-    for run in runs:
-        members.setdefault(run.group, []).append(run)
-    heads = [Head(run.trainer, run.task, run.configuration) for run, *_ in members.values()]
-    names = name_groups(heads, "training.")
-    groups = [
-        PreferenceGroup(name, tuple(sorted(group, key=lambda one: one.seed)))
-        for name, group in zip(names, members.values(), strict=True)
-    ]
+    members = seeds_together(runs)
+    heads = [Head(run.trainer, run.task, run.configuration) for run, *_ in members]
+    groups = map(PreferenceGroup, name_groups(heads, "training."), members)
     return sorted(groups, key=lambda group: (group.task, group.label))
 
 

@@ -87,5 +87,13 @@ def one_for_each_seed(runs: Sequence[AnyRun], notes: list[str]) -> list[AnyRun]:
     return kept
 
 
+def seeds_together(runs: Iterable[AnyRun]) -> list[tuple[AnyRun, ...]]:
+    """Runs put together that differ in nothing but their seed, ordered by it."""
+    groups: dict[str, list[AnyRun]] = {}
+    for run in runs:
+        groups.setdefault(run.group, []).append(run)
+    return [tuple(sorted(group, key=lambda run: run.seed)) for group in groups.values()]
+
+
 def _reached(run: Repeatable) -> tuple[bool, tuple[int, ...]]:
     return run.status == "finished", run.came_to
